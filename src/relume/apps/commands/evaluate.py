@@ -1,0 +1,132 @@
+"""`relume evaluate`: a model's figures on benchmark sets, under a named protocol."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from relume.apps.console import out, progress_bar
+
+if TYPE_CHECKING:
+    from relume.insight.evaluate import Evaluation, Row
+
+
+def evaluate(
+    name: Annotated[str, typer.Argument(help="A model from `relume models`, or a weights file.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Folder of a benchmark set, or of several; may be repeated.")
+    ],
+    protocol: Annotated[str, typer.Option(help="How to measure: sr-y (as papers do) or sr-rgb.")] = "sr-y",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the CSV and JSON files; made when missing.")
+    ] = Path("evaluation"),
+    make_low: Annotated[
+        bool, typer.Option("--make-low", help="Make the small inputs even where they are given.")
+    ] = False,
+    tile: Annotated[int, typer.Option(min=0, help="Tile side in input pixels; 0: whole pictures.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Also write the sets' figures into the weights file's header.")
+    ] = False,
+) -> None:
+    """Measure a model on pictures whose originals are known, beside bicubic."""
+    from relume.apps.face import load
+    from relume.core.errors import RelumeError
+    from relume.data.benchmarks import find_pairs
+    from relume.insight.evaluate import evaluate as measure
+    from relume.insight.evaluate import write_csv, write_json
+    from relume.measures.protocols import protocol as find_protocol
+
+    chosen = find_protocol(protocol)
+    restorer = load(name, device=device)
+    found = [find_pairs(folder, scale=restorer.scale, always_make_low=make_low) for folder in data]
+    total = sum(len(pairs) for pairs in found)
+    with progress_bar() as bar:
+        task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
+
+        def advance(row: Row, done: int, of: int | None) -> None:  # noqa: ARG001
+            bar.update(task, completed=done, description=f"{row.set_name}/{row.name}")
+
+        result = measure(
+            lambda low: restorer.run(low, tile=tile),
+            (pair for pairs in found for pair in pairs),
+            scale=restorer.scale, protocol=chosen, progress=advance,
+        )  # fmt: skip
+    out.print(_table(result, restorer.name))
+    try:
+        output.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RelumeError(f"cannot make the folder {output}: {error.strerror}; choose another -o") from error
+    stem = f"{Path(name).stem}-{protocol}"
+    write_csv(result, output / f"{stem}.csv")
+    write_json(result, output / f"{stem}.json", model=_facts(name, restorer.name, str(restorer.engine), tile))
+    out.print(f"written: {output / stem}.csv and {output / stem}.json", markup=False)
+    if record:
+        _record(Path(name), result)
+        out.print(f"recorded in {name}", markup=False)
+
+
+def _table(result: Evaluation, name: str) -> Table:
+    protocol, scale = result.protocol, result.scale
+    table = Table(
+        title=f"{name}, x{scale}, protocol {protocol.name}: {protocol.description}", title_justify="left"
+    )
+    table.add_column("set")
+    for heading in ("pictures", "PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", "gain", "s/picture"):
+        table.add_column(heading, justify="right")
+    for mean in result.means:
+        table.add_row(
+            mean.set_name,
+            str(mean.pictures),
+            f"{mean.scores['psnr']:.3f}",
+            f"{mean.scores['ssim']:.4f}",
+            f"{mean.bicubic['psnr']:.3f}",
+            f"{mean.bicubic['ssim']:.4f}",
+            f"{mean.scores['psnr'] - mean.bicubic['psnr']:+.3f}",
+            f"{mean.seconds:.2f}",
+        )
+    return table
+
+
+def _facts(name: str, shown: str, engine: str, tile: int) -> dict[str, Any]:
+    from relume.core.catalogue import variants
+    from relume.core.checkpoints import file_sha256
+
+    path = variants()[name].weights_path if name in variants() else Path(name)
+    assert path is not None
+    return {
+        "name": shown,
+        "file": path.name,
+        "file_sha256": file_sha256(path),
+        "engine": engine,
+        "tile": tile,
+    }
+
+
+def _record(path: Path, result: Evaluation) -> None:
+    """Put the figures into the header, in place of earlier ones of the same set and protocol."""
+    from relume.core.checkpoints import read_checkpoint, write_checkpoint
+    from relume.core.errors import CheckpointError
+
+    if not path.is_file():
+        raise CheckpointError(f"--record needs a weights file, not the name {str(path)!r}")
+    header, state = read_checkpoint(path)
+    fresh = {
+        mean.set_name: {
+            "set": mean.set_name,
+            "protocol": result.protocol.name,
+            "pictures": mean.pictures,
+            **{metric: round(value, 4) for metric, value in mean.scores.items()},
+            **{f"bicubic_{metric}": round(value, 4) for metric, value in mean.bicubic.items()},
+        }
+        for mean in result.means
+    }
+    kept = [
+        entry for entry in header.measured
+        if entry["set"] not in fresh or entry["protocol"] != result.protocol.name
+    ]  # fmt: skip
+    write_checkpoint(path, state, replace(header, measured=(*kept, *fresh.values())))

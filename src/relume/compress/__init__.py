@@ -1,0 +1,1 @@
+"""Making models small; takes any module."""

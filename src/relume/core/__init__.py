@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, configs, cards, contracts, pictures and weights on disk."""

@@ -1,0 +1,100 @@
+"""What this project holds, read from a generated file so that listing it imports no model.
+
+`catalogue.json` is written by `python -m relume.apps.catalogue` from the cards,
+variants, recipes and shipped weights that lie in the source tree; a test says
+when it is stale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from relume.core.errors import UnknownNameError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+FILE = PACKAGE / "catalogue.json"
+WEIGHTS = PACKAGE / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueVariant:
+    """One named variant.
+
+    Attributes:
+        name: its name.
+        system: the system it belongs to.
+        scale: output pixels for each input pixel along a side.
+        parameters: how many, in the form that is used.
+        weights: file name of the weights shipped for it, or None.
+        measured: what was measured with those weights.
+        trained: how they came about.
+    """
+
+    name: str
+    system: str
+    scale: int
+    parameters: int
+    weights: str | None
+    measured: tuple[Mapping[str, Any], ...]
+    trained: Mapping[str, Any]
+
+    @property
+    def weights_path(self) -> Path | None:
+        """Where the shipped weights lie, or None."""
+        return WEIGHTS / self.weights if self.weights else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One published system.
+
+    Attributes:
+        name: its short name.
+        module: dotted name of its home.
+        recipe: dotted name of its recipe's file, or None.
+        card: its card as plain values.
+        variants: its variants by name.
+    """
+
+    name: str
+    module: str
+    recipe: str | None
+    card: Mapping[str, Any]
+    variants: Mapping[str, CatalogueVariant]
+
+
+@cache
+def systems() -> Mapping[str, System]:
+    """Return every system by its short name."""
+    found = {}
+    for entry in json.loads(FILE.read_text(encoding="utf-8"))["systems"]:
+        variants = {
+            name: CatalogueVariant(
+                name=name, system=entry["name"], **{**values, "measured": tuple(values["measured"])}
+            )
+            for name, values in entry["variants"].items()
+        }
+        found[entry["name"]] = System(**{**entry, "variants": variants})
+    return found
+
+
+def variants() -> dict[str, CatalogueVariant]:
+    """Return every variant by its name."""
+    return {name: variant for system in systems().values() for name, variant in system.variants.items()}
+
+
+def find_variant(name: str) -> CatalogueVariant:
+    """Return the variant of that name.
+
+    Raises:
+        UnknownNameError: there is none; the nearest is named.
+    """
+    known = variants()
+    if name not in known:
+        raise UnknownNameError("model", name, known, hint="(list them: relume models)")
+    return known[name]

@@ -1,0 +1,204 @@
+"""Weights on disk: our own safetensors with everything that is needed to use them, and reading of others'.
+
+A checkpoint is one safetensors file. Its header holds, as JSON under "relume",
+which model and config it is, the surgery to replay before loading, how it was
+trained, what was measured with it, and a SHA-256 over its tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from relume.core.errors import CheckpointError
+from relume.core.files import whole
+
+FORMAT = 1
+_KEY = "relume"
+_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "generator")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net_g.", "generator.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        model: short name of the system ("cfsr").
+        variant: the variant's name, or None where the config has none.
+        config: the model's settings.
+        steps: surgery to replay on the built model before the weights fit.
+        trained: how the weights came about (pictures, steps, command, seed …).
+        measured: figures measured with these weights, one entry a set and scale.
+        recipe: the resolved recipe of the training, where we trained it.
+        sha256: over names, types, shapes and bytes of all tensors.
+    """
+
+    model: str
+    variant: str | None
+    config: Mapping[str, Any]
+    steps: tuple[str, ...] = ()
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    measured: tuple[Mapping[str, Any], ...] = ()
+    recipe: Mapping[str, Any] | None = None
+    sha256: str = ""
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 over names, types, shapes and bytes of the tensors."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_checkpoint(
+    path: Path, state: Mapping[str, Tensor], header: Header, *, overwrite: bool = True
+) -> Header:
+    """Write weights and header; return the header with its fingerprint.
+
+    Raises:
+        OutputExistsError: the file is there and `overwrite` is false.
+        RelumeError: the folder cannot be written to.
+    """
+    plain = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    header = replace(header, sha256=fingerprint(plain))
+    text = json.dumps({"format": FORMAT, **asdict(header)}, sort_keys=True)
+    with whole(path, overwrite=overwrite) as partial:
+        save_file(plain, partial, metadata={_KEY: text})
+    return header
+
+
+def read_header(path: Path) -> Header | None:
+    """Return what a safetensors file says of itself, or None where it is not ours; reads no tensor.
+
+    Raises:
+        CheckpointError: not a safetensors file, or a header of ours that cannot be understood.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, struct.error) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if _KEY not in metadata:
+        return None
+    try:
+        values = json.loads(metadata[_KEY])
+        if values.pop("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} was written by another version of relume; convert the original again"
+            )
+        values["steps"] = tuple(values["steps"])
+        values["measured"] = tuple(values["measured"])
+        return Header(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} has a damaged relume header: {error}") from error
+
+
+def read_checkpoint(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """Read a checkpoint of ours, checking its tensors against the fingerprint.
+
+    Raises:
+        CheckpointError: not ours, or damaged.
+    """
+    header = read_header(path)
+    if header is None:
+        raise CheckpointError(
+            f"{path} is not a relume checkpoint; turn it into one with: relume convert {path}"
+        )
+    state = read_tensors(path)
+    if fingerprint(state) != header.sha256:
+        raise CheckpointError(f"{path} is damaged: its weights do not match the fingerprint in its header")
+    return header, state
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of any weights file, ours or others', unwrapped to plain keys.
+
+    A `.pth` is read with PyTorch's `weights_only`, which runs no code from the file.
+
+    Raises:
+        CheckpointError: missing, broken, unsafe, or without tensors.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name a weights file (.safetensors or .pth)")
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty")
+    if path.suffix.lower() == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                # safe_open gives no mapping, so its keys must be asked for.
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it is not a plain PyTorch weights file, and anything else could run code "
+            f"when read ({_first_sentence(error)}); ask its author for a safetensors file"
+        ) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as PyTorch weights, it is truncated or of another kind "
+            f"({_first_sentence(error)})"
+        ) from error
+    return _unwrap(loaded, path)
+
+
+def _first_sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    reason = text.split("Please file an issue")[0].rsplit("WeightsUnpickler error:", 1)[-1].strip()
+    return reason.split(". ")[0][:160]
+
+
+def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
+    """Take the weights out of the wrappers that training programs put round them."""
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a dictionary of weights")
+    state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(f"{path} holds no weights")
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if all(key.startswith(prefix) for key in state):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                stripped = True
+    return state
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,26 @@
+"""What the outside may ask of a model without knowing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """The promise of a model that maps one picture to one picture.
+
+    A model takes any height and width from 1 up; where its layers need a
+    multiple, it pads and crops inside.
+
+    Attributes:
+        scale: output pixels for each input pixel along each side (1: same size).
+        channels: channels in and out (3: RGB, 1: luma or gray).
+        halo: radius in input pixels beyond which the input cannot change an
+            output pixel; None where the reach is unbounded.
+        value_range: lowest and highest value of input and output.
+    """
+
+    scale: int
+    channels: int
+    halo: int | None
+    value_range: tuple[float, float] = (0.0, 1.0)

@@ -1,0 +1,69 @@
+"""Errors that a user can mend, each told in one line.
+
+A message names what is wrong, where, the limit, and what to do. Everything the
+command line prints as an error is a `RelumeError`; anything else is a bug and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RelumeError(Exception):
+    """Base of every error that the user, not the programmer, can mend."""
+
+    def __init__(self, message: str) -> None:
+        # Library messages quoted inside ours may hold line breaks; a user gets one line.
+        super().__init__(" ".join(message.split()))
+
+
+class PictureError(RelumeError):
+    """A picture cannot be read or written as asked."""
+
+
+class OutputExistsError(RelumeError):
+    """The output is already there and overwriting was not asked for."""
+
+
+class CheckpointError(RelumeError):
+    """A weights file is broken, unsafe, or fits no known architecture."""
+
+
+class ConfigError(RelumeError):
+    """A setting does not exist or has a value that cannot be used."""
+
+
+class DataError(RelumeError):
+    """A folder of pictures lacks what training or evaluation needs."""
+
+
+class MissingDependencyError(RelumeError):
+    """An optional library is needed for what was asked."""
+
+    def __init__(self, library: str, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {library}; install it with: pip install 'relume[{extra}]'")
+
+
+class UnknownNameError(RelumeError):
+    """A name (model, method, recipe key …) is not known; the nearest one is proposed."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        close = nearest(name, known)
+        if close:
+            advice = f"did you mean {close!r}?"
+        elif known:
+            shown = ", ".join(known[:12]) + (" …" if len(known) > 12 else "")
+            advice = f"known: {shown}"
+        else:
+            advice = "none are known"
+        super().__init__(f"unknown {kind} {name!r}; {advice}{' ' + hint if hint else ''}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like `name`, or None when nothing comes close."""
+    folded = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.5)
+    return folded[close[0]] if close else None

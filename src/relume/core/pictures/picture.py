@@ -1,0 +1,92 @@
+"""What one picture file held, in memory.
+
+Shapes: C channels (1 gray, 3 RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """Pixels and everything else that came with them.
+
+    Two pictures are equal only when they are the same object: comparing pixels is
+    the caller's business.
+
+    Attributes:
+        pixels: Float32, C×H×W with C = 1 (gray) or 3 (RGB), 0..1: the stored values
+            divided by the largest level, with no change of gamma.
+        alpha: Float32, 1×H×W, 0..1, straight (colour is not multiplied by it).
+        bits: 8 or 16, what the file stored. Depths below 8 count as 8, the 10 and 12
+            bits of AVIF count as 16.
+        icc: Colour profile.
+        exif: EXIF as a bare TIFF structure (no "Exif" prefix). As read, the orientation
+            has been applied to the pixels and set to 1.
+        xmp: XMP packet.
+        dpi: Horizontal and vertical resolution, in pixels per inch.
+        format: "png", "jpeg", "tiff", "webp" or "avif": what it was read from.
+        notes: What was changed on reading and a user should know, one sentence each.
+
+    Raises:
+        ValueError: When shapes, types or bits do not fit together.
+    """
+
+    pixels: torch.Tensor
+    alpha: torch.Tensor | None = None
+    bits: int = 8
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    format: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.pixels.shape)
+        if len(shape) != 3 or shape[0] not in (1, 3) or 0 in shape:
+            raise ValueError(f"pixels must be 1×H×W or 3×H×W and not empty, not {shape}")
+        if self.pixels.dtype != torch.float32:
+            raise ValueError(f"pixels must be float32, not {self.pixels.dtype}")
+        if self.alpha is not None:
+            expected = (1, *shape[1:])
+            if tuple(self.alpha.shape) != expected or self.alpha.dtype != torch.float32:
+                raise ValueError(
+                    f"alpha must be float32 of shape {expected}, "
+                    f"not {self.alpha.dtype} of shape {tuple(self.alpha.shape)}"
+                )
+        if self.bits not in (8, 16):
+            raise ValueError(f"bits must be 8 or 16, not {self.bits}")
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB; alpha does not count."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[2])
+
+    @property
+    def size(self) -> str:
+        """Width and height as people write them: "640x480"."""
+        return f"{self.width}x{self.height}"
+
+    def replace(self, **changes: Any) -> Picture:
+        """Return a copy with some fields changed.
+
+        Raises:
+            TypeError: When a field does not exist.
+            ValueError: When the result does not fit together.
+        """
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,1 @@
+"""Pictures for training and evaluation: where they lie and how they become tensors."""

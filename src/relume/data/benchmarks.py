@@ -1,0 +1,220 @@
+"""Benchmark sets: low and high resolution pairs from the folders that users have.
+
+Layouts understood, for a folder DIR:
+
+- pictures right in DIR: they are the high-resolution pictures of one set;
+- `DIR/HR/`, and optionally `DIR/LR_bicubic/X{scale}/`: one set whose low pictures may be given (a low
+  picture carries its high picture's name, with or without a suffix: `baby.png`, `babyx4.png`);
+- folders of either kind in DIR: each is one set, called by its folder's name.
+
+The high picture is cut to a multiple of the scale from the top left, as MATLAB's `modcrop` scripts do.
+A low picture that is not given is made from it with MATLAB's bicubic on 8 bits.
+
+Gray pictures (one of Set14 is) are replicated to three channels, as the loaders of BasicSR and its
+heirs do, since models want RGB. So a gray picture is measured as RGB; see `measures/protocols.py`.
+Alpha is left out, and deeper pictures are rounded to 8 bits: that is what papers measure.
+
+Shapes: 3 channels, H W high resolution after the cut, h w = H/scale W/scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from relume.core.errors import DataError
+from relume.core.pictures import SUFFIXES, read
+from relume.nn.resize import imresize_uint8
+
+_LAYOUTS = "pictures in it, HR/ with optional LR_bicubic/X{scale}/, or folders of these kinds"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    """One picture of a benchmark, at both resolutions.
+
+    Attributes:
+        set_name: the benchmark set it belongs to.
+        name: the high picture's file name without suffix.
+        low: 3 × h × w, float32 in 0 .. 1, whole 8-bit levels.
+        high: 3 × H × W, likewise, H = scale · h and W = scale · w.
+        low_source: `given` as a file, or `made` from the high picture.
+        high_path: the high picture's file.
+        low_path: the low picture's file where it was given.
+        high_sha256: hash of the high picture's file.
+        low_sha256: hash of the low picture's file where it was given.
+    """
+
+    set_name: str
+    name: str
+    low: Tensor
+    high: Tensor
+    low_source: Literal["given", "made"]
+    high_path: Path
+    low_path: Path | None
+    high_sha256: str
+    low_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFiles:
+    """Where one pair lies: its set, its high picture, and its low picture where one is given."""
+
+    set_name: str
+    high_path: Path
+    low_path: Path | None
+
+    def load(self, *, scale: int) -> Pair:
+        """Read both pictures, or read one and make the other.
+
+        Raises:
+            DataError: the high picture is smaller than the scale, or a given low picture does not fit it.
+            PictureError: a file cannot be read.
+        """
+        high = _crop(_read_levels(self.high_path), scale, self.high_path)
+        height, width = (side // scale for side in high.shape[-2:])
+        if self.low_path is None:
+            low = imresize_uint8(high, height=height, width=width)
+        else:
+            low = _read_levels(self.low_path)
+            if low.shape[-2:] != (height, width):
+                raise DataError(
+                    f"{self.low_path} is {low.shape[-1]}×{low.shape[-2]} pixels, but {self.high_path.name} "
+                    f"at ×{scale} needs {width}×{height}; mend the file or let low pictures be made"
+                )
+        return Pair(
+            set_name=self.set_name,
+            name=self.high_path.stem,
+            low=low.float() / 255,
+            high=high.float() / 255,
+            low_source="made" if self.low_path is None else "given",
+            high_path=self.high_path,
+            low_path=self.low_path,
+            high_sha256=_sha256(self.high_path),
+            low_sha256=None if self.low_path is None else _sha256(self.low_path),
+        )
+
+
+class BenchmarkPairs(Sequence[Pair]):
+    """The pairs found in a folder, set after set in the order of their names; read when asked for.
+
+    Attributes:
+        scale: how many times larger the high pictures are.
+        files: where each pair lies, in order.
+    """
+
+    def __init__(self, files: Sequence[PairFiles], *, scale: int) -> None:
+        self.files = tuple(files)
+        self.scale = scale
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> BenchmarkPairs: ...
+    def __getitem__(self, index: int | slice) -> Pair | BenchmarkPairs:
+        if isinstance(index, slice):
+            return BenchmarkPairs(self.files[index], scale=self.scale)
+        return self.files[index].load(scale=self.scale)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (files.load(scale=self.scale) for files in self.files)
+
+
+def find_pairs(folder: Path, *, scale: int, always_make_low: bool = False) -> BenchmarkPairs:
+    """Find the benchmark sets of a folder; see the top of this file for the layouts understood.
+
+    Only names are looked at here; pictures are read one by one as the result is walked.
+
+    Args:
+        folder: DIR, as the user gives it.
+        scale: how many times larger the high pictures are, from 1.
+        always_make_low: make every low picture, even where one is given.
+
+    Returns:
+        The pairs, in order; at least one.
+
+    Raises:
+        DataError: no folder, no pictures, or a given low folder lacks a picture.
+        ValueError: the scale is below 1.
+    """
+    if scale < 1:
+        raise ValueError(f"scale must be 1 or more, not {scale}")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give one with {_LAYOUTS}")
+    sets = [folder] if _is_set(folder) else [inner for inner in sorted(folder.iterdir()) if _is_set(inner)]
+    # resolve, so that "." and ".." have a name as well.
+    files = [
+        pair for inner in sets for pair in _set_files(inner, inner.resolve().name, scale, always_make_low)
+    ]
+    if not files:
+        raise DataError(f"no pictures in {folder}; understood are: {_LAYOUTS}")
+    return BenchmarkPairs(files, scale=scale)
+
+
+def _is_set(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".") and bool(_pictures(_high_folder(folder)))
+
+
+def _high_folder(folder: Path) -> Path:
+    return folder / "HR" if (folder / "HR").is_dir() else folder
+
+
+def _set_files(folder: Path, name: str, scale: int, always_make_low: bool) -> Iterator[PairFiles]:
+    low_folder = folder / "LR_bicubic" / f"X{scale}"
+    given = (folder / "HR").is_dir() and low_folder.is_dir() and not always_make_low
+    low_paths = _pictures(low_folder) if given else []
+    for high_path in _pictures(_high_folder(folder)):
+        low_path = _low_of(high_path, low_paths, scale)
+        if given and low_path is None:
+            raise DataError(
+                f"{low_folder} has no picture for {high_path.name} (looked for {high_path.stem} and "
+                f"{high_path.stem}x{scale}); add it or let low pictures be made"
+            )
+        yield PairFiles(set_name=name, high_path=high_path, low_path=low_path)
+
+
+def _low_of(high_path: Path, low_paths: Sequence[Path], scale: int) -> Path | None:
+    """The low picture of the same name, or of that name with a suffix such as `x4`, `_x4` or `_LRBI_x4`."""
+    suffixed = re.compile(re.escape(high_path.stem) + rf"(_LR\w*)?[_-]?x{scale}", re.IGNORECASE)
+    exact = [path for path in low_paths if path.stem == high_path.stem]
+    return next(iter(exact + [path for path in low_paths if suffixed.fullmatch(path.stem)]), None)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Picture files of one folder by suffix, in order of name; not hidden ones (`._photo.png` of macOS)."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _read_levels(path: Path) -> Tensor:
+    """A picture file as 3 × H × W `uint8`; gray is replicated."""
+    pixels = read(path).pixels
+    levels = pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return levels.expand(3, -1, -1).contiguous()
+
+
+def _crop(high: Tensor, scale: int, path: Path) -> Tensor:
+    height, width = (side // scale * scale for side in high.shape[-2:])
+    if not height or not width:
+        raise DataError(
+            f"{path} is {high.shape[-1]}×{high.shape[-2]} pixels, less than one pixel at ×{scale}"
+        )
+    return high[:, :height, :width]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,163 @@
+"""Random patches from folders of photos, each a pure function of (seed, index).
+
+Nothing is drawn from a stream of random numbers, so a training that is killed
+and resumed at any step sees the very patches that it would have seen, with any
+number of loader workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from relume.core.config import Config
+from relume.core.errors import DataError
+from relume.core.pictures import SUFFIXES, read
+
+
+class PatchesConfig(Config):
+    """Where training patches come from.
+
+    Attributes:
+        folders: folders of photos, searched to any depth.
+        patch: side of the low-resolution patch, pixels.
+        batch: patches in a batch, over all processes together.
+        workers: loader processes; 0 loads in the training process, best on few cores.
+        memory_gib: decoded photos kept in memory by each process, GiB.
+    """
+
+    folders: tuple[Path, ...] = ()
+    patch: PositiveInt = 32
+    batch: PositiveInt = 16
+    workers: NonNegativeInt = 0
+    memory_gib: PositiveFloat = 4.0
+
+
+@dataclass(frozen=True)
+class PhotoList:
+    """The photos of a training, in a fixed order.
+
+    Attributes:
+        paths: every photo.
+        digest: SHA-256 over names and sizes in bytes, to recognise the same photos again.
+    """
+
+    paths: tuple[Path, ...]
+    digest: str
+
+    @classmethod
+    def find(cls, folders: tuple[Path, ...]) -> PhotoList:
+        """List the photos of the folders.
+
+        Raises:
+            DataError: no folder is given, one is missing, or one holds no picture.
+        """
+        if not folders:
+            raise DataError("no training photos given; name a folder of photos with --data")
+        paths: list[Path] = []
+        digest = hashlib.sha256()
+        for folder in folders:
+            if not folder.is_dir():
+                raise DataError(f"{folder} is not a folder; --data takes folders of photos")
+            found = sorted(
+                path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+            )
+            if not found:
+                raise DataError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
+            for path in found:
+                digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+            paths += found
+        return cls(tuple(paths), digest.hexdigest())
+
+
+class Patches(Dataset[Tensor]):
+    """High-resolution patches `C×(p+2m)s×(p+2m)s` as uint8; m is a margin that degradations may spoil.
+
+    Args:
+        photos: where patches come from; each photo is as likely as any other.
+        config: patch size and memory.
+        scale: s, high-resolution pixels for each low-resolution one.
+        margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
+        channels: 3 gives gray photos as RGB, 1 is refused for colour photos.
+        seed: of every choice.
+    """
+
+    def __init__(
+        self, photos: PhotoList, config: PatchesConfig, *, scale: int, margin: int, channels: int, seed: int
+    ) -> None:
+        self.photos = photos
+        self.side = (config.patch + 2 * margin) * scale
+        self.channels = channels
+        self.seed = seed
+        self._budget = int(config.memory_gib * 2**30)
+        self._decoded: OrderedDict[Path, Tensor] = OrderedDict()
+        self._held = 0
+
+    def __getitem__(self, index: int) -> Tensor:
+        random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
+        photo = self._photo(self.photos.paths[random.integers(len(self.photos.paths))])
+        top, left = (int(random.integers(size - self.side + 1)) for size in photo.shape[-2:])
+        patch = photo[:, top : top + self.side, left : left + self.side]
+        turns, mirrored = int(random.integers(4)), bool(random.integers(2))
+        patch = torch.rot90(patch, turns, (1, 2))
+        return (patch.flip(2) if mirrored else patch).contiguous()
+
+    def _photo(self, path: Path) -> Tensor:
+        """Return the decoded photo, uint8 C×H×W, from memory where it is still there."""
+        if path in self._decoded:
+            self._decoded.move_to_end(path)
+            return self._decoded[path]
+        pixels = read(path).pixels.mul(255).round_().to(torch.uint8)
+        if min(pixels.shape[-2:]) < self.side:
+            height, width = pixels.shape[-2:]
+            raise DataError(f"{path} is {width}x{height}, too small for a patch of {self.side}x{self.side}")
+        if pixels.shape[0] > self.channels:
+            raise DataError(f"{path} is a colour photo, but the model takes {self.channels} channel")
+        pixels = pixels.expand(self.channels, -1, -1)
+        self._decoded[path] = pixels
+        self._held += pixels.numel()
+        while self._held > self._budget and len(self._decoded) > 1:
+            _, oldest = self._decoded.popitem(last=False)
+            self._held -= oldest.numel()
+        return pixels
+
+
+@dataclass(frozen=True)
+class StepSampler:
+    """Sample indices of each step, for the share of one process: step t holds indices tB … tB + B - 1.
+
+    Attributes:
+        first: first step, counted from 0.
+        last: one past the last step.
+        batch: B, samples of a step over all processes.
+        rank: which process.
+        world: how many processes; B must be a multiple of it.
+    """
+
+    first: int
+    last: int
+    batch: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch % self.world:
+            raise DataError(f"a batch of {self.batch} cannot be shared evenly by {self.world} processes")
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch // self.world
+        for step in range(self.first, self.last):
+            start = step * self.batch + self.rank * share
+            yield list(range(start, start + share))

@@ -1,0 +1,1 @@
+"""How good an output is: colour, PSNR, SSIM and the protocols that papers report."""

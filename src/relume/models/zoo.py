@@ -1,0 +1,179 @@
+"""From a name or a file to a model that is ready for use.
+
+Model files are found by the catalogue and imported when asked for; none is
+listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from relume.core.catalogue import System, find_variant, systems
+from relume.core.checkpoints import Header, read_checkpoint, read_header, read_tensors
+from relume.core.config import Config
+from relume.core.errors import CheckpointError, nearest
+from relume.core.variants import Official, Variant
+from relume.nn.network import Network
+from relume.nn.surgery import apply_steps
+
+
+def model_file(system: System) -> ModuleType:
+    """Import the file that is a system's home."""
+    return import_module(system.module)
+
+
+def variant(name: str) -> Variant:
+    """Return a variant's config and parameter count.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    found = find_variant(name)
+    result: Variant = model_file(systems()[found.system]).VARIANTS[name]
+    return result
+
+
+def build(config: Config, *, system: str, steps: Iterable[str] = ()) -> Network:
+    """Build a model with random weights.
+
+    Args:
+        config: the model's own settings.
+        system: short name of the system.
+        steps: surgery to do after building.
+    """
+    network: Network = network_class(system)(config)
+    return apply_steps(network, steps)
+
+
+def network_class(system: str) -> type[Any]:
+    """Return the class in a system's file that is built from its variants' configs."""
+    module = model_file(systems()[system])
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Network) and value.__module__ == module.__name__:
+            return value
+    raise TypeError(f"{module.__name__} defines no Network")
+
+
+def config_class(system: str) -> type[Config]:
+    """Return the class of a system's settings."""
+    module = model_file(systems()[system])
+    return type(next(iter(module.VARIANTS.values())).config)
+
+
+def load(name_or_path: str | Path) -> tuple[Network, Header]:
+    """Load a model by the name of a variant that we ship, or from a weights file of ours or its authors'.
+
+    Returns:
+        The model in evaluation mode on the CPU, and what is known of it.
+
+    Raises:
+        UnknownNameError: no such variant and no such file.
+        CheckpointError: the file cannot be used, or the variant has no weights with us.
+    """
+    path = Path(name_or_path)
+    if not looks_like_a_file(name_or_path):
+        found = find_variant(str(name_or_path))
+        if found.weights_path is None:
+            raise CheckpointError(
+                f"{found.name} comes without weights; train it (relume train {found.name}) or name a file"
+            )
+        path = found.weights_path
+    header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
+    if header is None:
+        return load_official(path)
+    header, state = read_checkpoint(path)
+    network = _build_from_header(path, header)
+    _fill(network, state, path)
+    return network.eval(), header
+
+
+def looks_like_a_file(name_or_path: str | Path) -> bool:
+    """Tell a path from a variant's name: it has a suffix or a folder, or is there."""
+    path = Path(name_or_path)
+    return isinstance(name_or_path, Path) or len(path.parts) > 1 or path.suffix != "" or path.exists()
+
+
+def load_official(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Network, Header]:
+    """Load an authors' checkpoint.
+
+    Args:
+        path: a `.pth` or `.safetensors` with the authors' keys.
+        changes: settings that a checkpoint does not show, by name.
+
+    Raises:
+        CheckpointError: unreadable, or of no architecture that we know.
+        ConfigError: a change that the model's config does not take.
+    """
+    state = read_tensors(path)
+    name, official = recognise(state, path)
+    config = official.config.override(changes or {}, where=f"settings of {name}")
+    network = build(config, system=name, steps=official.steps)
+    _fill(network, official.state, path)
+    header = Header(
+        model=name,
+        variant=variant_of(name, config),
+        config=config.model_dump(mode="json"),
+        steps=official.steps,
+        trained={"by": "the authors", "file": path.name},
+    )
+    return network.eval(), header
+
+
+def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
+    """Find the system whose authors' checkpoint this is.
+
+    Raises:
+        CheckpointError: none or several fit.
+    """
+    fitting = [
+        (name, official)
+        for name, system in systems().items()
+        if system.variants and (official := model_file(system).from_official(state)) is not None
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(name for name, _ in fitting)
+        raise CheckpointError(
+            f"{path} fits several architectures ({names}); say which, with a relume checkpoint"
+        )
+    keys = ", ".join(list(state)[:3])
+    known = ", ".join(sorted(name for name, system in systems().items() if system.variants))
+    raise CheckpointError(
+        f"{path} is of no architecture that relume knows ({known}); its keys begin with {keys}"
+    )
+
+
+def variant_of(system: str, config: Config) -> str | None:
+    """Return the name of the variant with that config, if there is one."""
+    for name, candidate in model_file(systems()[system]).VARIANTS.items():
+        if candidate.config == config:
+            return str(name)
+    return None
+
+
+def _build_from_header(path: Path, header: Header) -> Network:
+    if header.model not in systems():
+        close = nearest(header.model, systems())
+        advice = f"; did its name change to {close!r}?" if close else "; a newer relume may know it"
+        raise CheckpointError(
+            f"{path} holds a {header.model!r} model, which this relume does not know{advice}"
+        )
+    config = config_class(header.model).parse(header.config, where=f"settings in {path}")
+    return build(config, system=header.model, steps=header.steps)
+
+
+def _fill(network: Network, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} looks like a {type(network).__name__} but does not fit one: "
+            f"{' '.join(str(error).split()[:40])}"
+        ) from error

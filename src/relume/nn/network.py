@@ -1,0 +1,88 @@
+"""The base of every model of this project, and of layers that have a training form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relume.core.config import Config
+from relume.core.contract import Contract
+
+
+class Network(nn.Module):
+    """A model that maps pictures to pictures: tensors `B C H W` to `B C sH sW`.
+
+    Attributes:
+        config: the settings that it was built from.
+        steps: names of the surgery done since, in order (see `nn.surgery`).
+    """
+
+    config: Config
+    steps: tuple[str, ...] = ()
+
+    @property
+    def contract(self) -> Contract:
+        """What the outside may ask of the model."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B C H W` to `B C sH sW`, in the contract's value range."""
+        raise NotImplementedError
+
+    def start_from(self, source: Network) -> list[str]:
+        """Take over a trained model's weights where names and shapes agree.
+
+        A layer that is in several branches here and merged there takes over what the merged one computes.
+
+        Returns:
+            Names of the own parameters that found nothing to take over.
+        """
+        for name, layer in self.named_modules():
+            if isinstance(layer, Reparameterisable):
+                twin = source.get_submodule(name)
+                if not isinstance(twin, Reparameterisable):
+                    layer.absorb(twin)
+        theirs = source.state_dict()
+        absorbed = tuple(
+            f"{name}." for name, layer in self.named_modules() if isinstance(layer, Reparameterisable)
+        )
+        left = []
+        with torch.no_grad():
+            for name, own in self.named_parameters():
+                other = theirs.get(name)
+                if other is not None and other.shape == own.shape:
+                    own.copy_(other)
+                elif not (absorbed and name.startswith(absorbed)):
+                    left.append(name)
+        return left
+
+
+class Reparameterisable(nn.Module):
+    """A layer of several linear branches in training that is one layer in use."""
+
+    def merged(self) -> nn.Module:
+        """Return the single layer that computes exactly what the branches compute together."""
+        raise NotImplementedError
+
+    def absorb(self, layer: nn.Module) -> None:
+        """Set the branches so that together they compute what a merged layer computes."""
+        raise NotImplementedError
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers the module's parameters hold (buffers are not counted)."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def reach(module: nn.Module) -> int:
+    """Return an upper bound of how far, in pixels, an output looks into the input.
+
+    The sum of the half-widths of all convolutions: exact for a chain of
+    stride-1 convolutions, whatever skips go around them, and an upper bound
+    where some lie side by side.
+    """
+    return sum(
+        max((size // 2) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True))
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv2d)
+    )

@@ -1,0 +1,1 @@
+"""Modules that turn a batch and its networks into losses."""

@@ -1,0 +1,50 @@
+"""Pixel-wise distances between output and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relume.core.config import Config
+
+
+class PixelConfig(Config):
+    """Which distance, and its constant.
+
+    Attributes:
+        name: "l1" (mean absolute difference), "charbonnier" (its smooth form, Lai et al.,
+            arXiv:1710.01992, eq. 4) or "mse" (mean squared difference).
+        epsilon: the Charbonnier constant.
+    """
+
+    name: Literal["l1", "charbonnier", "mse"] = "l1"
+    epsilon: PositiveFloat = 1e-3
+
+    def build(self) -> PixelObjective:
+        """Return the objective."""
+        return PixelObjective(self)
+
+
+class PixelObjective:
+    """Mean pixel-wise distance over a batch with "input" and "target"."""
+
+    def __init__(self, config: PixelConfig) -> None:
+        self.config = config
+
+    def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the network on `batch["input"]` and compare with `batch["target"]`, in float32."""
+        output = network(batch["input"]).float()
+        target = batch["target"]
+        match self.config.name:
+            case "l1":
+                loss = F.l1_loss(output, target)
+            case "mse":
+                loss = F.mse_loss(output, target)
+            case "charbonnier":
+                loss = torch.sqrt((output - target).square() + self.config.epsilon**2).mean()
+        return {"loss": loss}

@@ -1,0 +1,70 @@
+"""Settings of the training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from relume.core.config import Config
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimiserConfig(Config):
+    """Adam (Kingma & Ba, arXiv:1412.6980) or AdamW (Loshchilov & Hutter, arXiv:1711.05101).
+
+    Attributes:
+        name: which of the two.
+        learning_rate: the highest one, reached after the warm-up.
+        betas: decay of the first and second moment.
+        weight_decay: decoupled for AdamW, added to the gradient for Adam.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    weight_decay: NonNegativeFloat = 0.0
+
+
+class ScheduleConfig(Config):
+    """Learning rate over the run: linear warm-up, then half a cosine (arXiv:1608.03983, one cycle).
+
+    Attributes:
+        warmup: steps from nearly zero to the full rate.
+        floor: last rate as a share of the full one.
+    """
+
+    warmup: NonNegativeInt = 200
+    floor: Fraction = 1e-3
+
+
+class LoopConfig(Config):
+    """What the loop needs to know; a recipe adds model, data and objective.
+
+    Attributes:
+        steps: how many optimiser steps.
+        seed: of weights, patches and degradation.
+        precision: "fp32", or mixed precision in "bf16" or "fp16".
+        clip: largest norm of the whole gradient; 0 clips nothing.
+        ema: decay of the running mean of the weights, which is what is validated and kept; 0: none.
+        threads: CPU threads of the run; 0 leaves PyTorch's choice. Results repeat bit for bit
+            only with the same number.
+        log_every: steps between lines of the log.
+        save_every: steps between checkpoints to resume from.
+        validate_every: steps between validations.
+        optimiser: the optimiser.
+        schedule: the learning rate over time.
+    """
+
+    steps: PositiveInt = 1000
+    seed: NonNegativeInt = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    clip: NonNegativeFloat = 1.0
+    ema: Fraction = 0.999
+    threads: NonNegativeInt = 0
+    log_every: PositiveInt = 50
+    save_every: PositiveInt = 500
+    validate_every: PositiveInt = 500
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
