@@ -1,4 +1,4 @@
-"""Small pictures and metadata for the tests of `core/pictures`, made by other libraries than the one under test."""
+"""Small pictures and metadata for the tests of `core/pictures`, made by other libraries."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import stat
@@ -15,7 +16,7 @@ import torch
 from pictures_making import noise
 
 from relume.core.errors import OutputExistsError, PictureError
-from relume.core.pictures import Picture, read, write
+from relume.core.pictures import Picture, formats, read, write
 
 SMALL = Picture(pixels=noise(3, 16, 16))
 
@@ -135,8 +136,7 @@ def test_an_unwritable_folder_is_refused(tmp_path):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("older", [None, b"precious"])
+@pytest.mark.parametrize(("suffix", "older"), [(".png", None), (".tif", b"precious")])
 def test_a_file_that_may_not_grow_leaves_nothing_half_written(tmp_path, suffix, older):
     pytest.importorskip("resource")
     path = tmp_path / f"a{suffix}"
@@ -168,10 +168,12 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_an_encoder_that_fails_leaves_nothing(tmp_path):
-    # A profile that is none makes no encoder fail; a picture too long for libpng's row does.
-    with pytest.raises(PictureError, match="limit is"):
-        write(Picture(pixels=torch.zeros(1, 1, 1_000_001)), tmp_path / "a.png")
+def test_an_encoder_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    # The limits are checked first, so the encoder only sees this when they are lifted.
+    lifted = dataclasses.replace(formats.ABILITIES["webp"], side=20_000)
+    monkeypatch.setitem(formats.ABILITIES, "webp", lifted)
+    with pytest.raises(PictureError, match="WebP encoder failed"):
+        write(Picture(pixels=torch.zeros(1, 1, 16_384)), tmp_path / "a.webp")
     assert list(tmp_path.iterdir()) == []
 
 

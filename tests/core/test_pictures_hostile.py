@@ -21,6 +21,7 @@ from relume.core.pictures import Picture, read, write
 from relume.core.pictures.formats import describe_stranger, sniff
 
 MUTATIONS = 300
+STARTS = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b""]
 every_format = pytest.mark.parametrize("kind", FORMATS)
 
 
@@ -120,8 +121,7 @@ def test_pieces_swapped_or_repeated_give_a_picture_or_one_line(tmp_path, sound, 
 
 
 @settings(max_examples=100, deadline=None)
-@given(start=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b""]),
-       rest=st.binary(max_size=200))  # fmt: skip
+@given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
 def test_noise_behind_a_good_beginning_is_refused(tmp_path_factory, start, rest):
     path = tmp_path_factory.getbasetemp() / "noise"
     path.write_bytes(start + rest)

@@ -41,7 +41,6 @@ class _BlockwiseGradient(torch.autograd.Function):
     """The same convolution; its weight gradient is put together from 3×3 blocks."""
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x.to(weight.dtype)
         ctx.save_for_backward(x, weight)
@@ -49,11 +48,13 @@ class _BlockwiseGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    @torch.autocast("cpu", enabled=False)
     def backward(  # type: ignore[override]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
+        # Under autocast the output, and so its gradient, has another type than the saved input.
+        gradient = gradient.to(x.dtype)
         channels, _, kernel, _ = weight.shape
         reach, groups = kernel // 2, channels
         gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pyvips
 
+LAB_NOTE = "Lab colours were converted to sRGB."
 _SPACES = {b"GRAY": 1, b"RGB ": 3, b"CMYK": 4}
 
 
@@ -59,8 +60,21 @@ def to_gray_or_rgb(image: pyvips.Image) -> tuple[pyvips.Image, list[str]]:
     if space in ("lab", "labq", "labs"):
         deep = str(image.format) not in ("uchar",) and space != "labq"
         turned = attach(image, None).colourspace("rgb16" if deep else "srgb")
-        return turned, ["Lab colours were converted to sRGB."]
+        return turned, [LAB_NOTE]
     return image, []
+
+
+def from_lab_bytes(image: pyvips.Image) -> pyvips.Image:
+    """Turn bytes that mean Lab (L 0..255 for 0..100, a and b signed) into sRGB; further bands pass through.
+
+    Raises:
+        pyvips.Error: When libvips cannot convert.
+    """
+    light = image.extract_band(0) * (100 / 255)
+    colours = image.extract_band(1, n=2).copy(format="char")
+    turned = light.bandjoin(colours).copy(interpretation="lab").colourspace("srgb")
+    rest = image.bands - 3
+    return turned.bandjoin(image.extract_band(3, n=rest)) if rest else turned
 
 
 def through_profile(image: pyvips.Image, *, source: str) -> pyvips.Image:

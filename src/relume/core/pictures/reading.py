@@ -18,7 +18,7 @@ from relume.core.pictures import colour, exif, formats, xmp
 from relume.core.pictures.files import open_regular
 from relume.core.pictures.ifd import BrokenStructureError
 from relume.core.pictures.picture import Picture
-from relume.core.pictures.survey import Survey, survey
+from relume.core.pictures.survey import Survey, lab_as_rgb, survey
 
 # libvips' warnings come through this logger; without a handler, Python would print them.
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
@@ -92,6 +92,8 @@ def _take_in(path: Path) -> tuple[bytes, str]:
 
 def _decode(data: bytes, kind: str, path: Path, max_megapixels: float) -> Picture:
     found = survey(data, kind)
+    if found.lab:
+        data = lab_as_rgb(data)
     if kind != "jpeg":
         return _picture(data, kind, path, max_megapixels, found)
     with _jpeg_lock:
@@ -121,7 +123,7 @@ def _picture(data: bytes, kind: str, path: Path, max_megapixels: float, found: S
     image = getattr(pyvips.Image, _LOADERS[kind])(data, fail_on="error", access="sequential")
     _check_size(image, path, max_megapixels)
     notes = _notes_on_file(image, kind, path, found)
-    image, converted = _to_known_samples(image, path, notes)
+    image, converted = _to_known_samples(image, path, found, notes)
     icc = None if converted else _fitting_profile(image, found, notes)
     block, turn = _exif_of(image, kind, found, notes)
     packet = colour.blob(image, "xmp-data")
@@ -188,9 +190,14 @@ def _notes_on_file(image: pyvips.Image, kind: str, path: Path, found: Survey) ->
     return notes
 
 
-def _to_known_samples(image: pyvips.Image, path: Path, notes: list[str]) -> tuple[pyvips.Image, bool]:
+def _to_known_samples(
+    image: pyvips.Image, path: Path, found: Survey, notes: list[str]
+) -> tuple[pyvips.Image, bool]:
     """Return the image as 8 or 16-bit gray or RGB (and alpha), and whether its colours were converted."""
-    image, said = colour.to_gray_or_rgb(image)
+    if found.lab and image.bands >= 3:
+        image, said = colour.from_lab_bytes(image), [colour.LAB_NOTE]
+    else:
+        image, said = colour.to_gray_or_rgb(image)
     notes += said
     if str(image.format) not in ("uchar", "ushort"):
         raise PictureError(

@@ -52,6 +52,7 @@ _TIFF_LOST = {
 }
 
 
+_PHOTOMETRIC = 262
 _PARTLY = "Part of what the file says beside its pixels could not be read and was left out."
 _ANIMATED = "The file is animated; only its first picture was read."
 
@@ -67,6 +68,7 @@ class Survey:
         exif: EXIF rebuilt from a TIFF file's directories.
         orientation: As a TIFF file states it.
         associated: Whether a TIFF file's colour is multiplied by its alpha.
+        lab: Whether a TIFF file holds 8-bit Lab.
         gray: Whether an AVIF file has no colour.
         profile: Whether the container holds a colour profile, sound or not.
     """
@@ -77,6 +79,7 @@ class Survey:
     exif: bytes | None = None
     orientation: int = 1
     associated: bool = False
+    lab: bool = False
     gray: bool = False
     profile: bool = False
 
@@ -105,6 +108,17 @@ def survey(data: bytes, kind: str) -> Survey:
     except (BrokenStructureError, struct.error, IndexError, ValueError, OverflowError):
         found.remark(_PARTLY)
     return found
+
+
+def lab_as_rgb(data: bytes) -> bytes:
+    """Return an 8-bit Lab TIFF file marked as RGB.
+
+    libvips 8.18 cannot read 8-bit Lab, and so reads the bare bytes; `colour.from_lab_bytes`
+    takes it from there.
+    """
+    layout = ifd.layout_of(data)
+    main = ifd.read_directory(data, ifd.first_position(data, layout), layout)
+    return ifd.with_number(data, main, _PHOTOMETRIC, 2, layout)
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -221,6 +235,7 @@ def _tiff(data: bytes, found: Survey) -> None:
     found.profile = 34675 in main.entries
     if main.lost:
         found.remark(_PARTLY)
+    found.lab = (main.first(_PHOTOMETRIC, layout), main.first(258, layout)) == (8, 8)
     found.associated = main.first(338, layout) == 1
     for tag, what in _TIFF_LOST.items():
         if tag in main.entries:
