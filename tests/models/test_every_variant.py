@@ -180,4 +180,6 @@ def test_fingerprint_has_not_changed(name):
 
 
 if __name__ == "__main__":
-    FINGERPRINTS.write_text(json.dumps({name: fingerprint(name) for name in sorted(variants())}, indent=1) + "\n")
+    FINGERPRINTS.write_text(
+        json.dumps({name: fingerprint(name) for name in sorted(variants())}, indent=1) + "\n"
+    )

@@ -24,10 +24,8 @@ CASES = [
 def test_reproduces_the_authors_output(name, path):
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: not a mapping
-    state = {
-        key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")
-    }
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
     if not state:
         state = read_tensors(SHARED / "weights" / f"{path.stem.replace('official', name)}.safetensors")
     recognised, official = zoo.recognise(state, path)

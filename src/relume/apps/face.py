@@ -39,12 +39,12 @@ def choose(name: str | None, scale: int | None) -> str:
         UnknownNameError: no such variant.
         RelumeError: no variant has that scale, or the named one has another.
     """
-    if name is not None and zoo.looks_like_a_file(name) and name not in systems():
+    if name is not None and name not in systems() and zoo.looks_like_a_file(name):
         return name
     if name is None or name in systems():
         system = systems()[name or DEFAULT_SYSTEM]
         offered = {variant.scale: variant.name for variant in system.variants.values()}
-        wanted = scale or DEFAULT_SCALE
+        wanted = DEFAULT_SCALE if scale is None else scale
         if wanted not in offered:
             known = ", ".join(str(each) for each in sorted(offered)) or "none"
             raise RelumeError(f"{system.name} has no variant for scale {wanted}; it has: {known}")
@@ -53,7 +53,9 @@ def choose(name: str | None, scale: int | None) -> str:
         raise UnknownNameError("model", name, {*variants(), *systems()}, hint="(list them: relume models)")
     variant = find_variant(name)
     if scale is not None and variant.scale != scale:
-        raise RelumeError(f"{name} enlarges by {variant.scale}, not by {scale}; leave out one of -n and -s")
+        raise RelumeError(
+            f"{name} enlarges by {variant.scale}, not by {scale}; leave out the name or the scale"
+        )
     return name
 
 
@@ -79,5 +81,7 @@ def upscale(
     """
     restorer = load(choose(model, scale), device=device)
     if scale is not None and restorer.scale != scale:
-        raise RelumeError(f"{model} enlarges by {restorer.scale}, not by {scale}")
+        raise RelumeError(
+            f"{restorer.name} enlarges by {restorer.scale}, not by {scale}; leave out the scale"
+        )
     return restorer(picture, tile=tile)

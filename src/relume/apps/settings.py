@@ -24,6 +24,6 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set gives {name} twice")
         try:
             values[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # beside what is no JSON: numbers too long, lists too deep
             values[name] = value
     return values

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from relume.core.errors import CheckpointError
@@ -78,8 +80,23 @@ def write_checkpoint(
     header = replace(header, sha256=fingerprint(plain))
     text = json.dumps({"format": FORMAT, **asdict(header)}, sort_keys=True)
     with whole(path, overwrite=overwrite) as partial:
-        save_file(plain, partial, metadata={_KEY: text})
+        # Not `save_file`, whose own error hides from `whole` that the disk is full.
+        partial.write_bytes(save(plain, metadata={_KEY: text}))
     return header
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell whether a file is to be read as safetensors: by its name, else by its first bytes."""
+    if path.suffix.lower() == ".safetensors":
+        return True
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file fails on a name too long
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return False  # reading it in earnest will say why
+    return len(head) == 9 and head[8:] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] < path.stat().st_size
 
 
 def read_header(path: Path) -> Header | None:
@@ -88,11 +105,12 @@ def read_header(path: Path) -> Header | None:
     Raises:
         CheckpointError: not a safetensors file, or a header of ours that cannot be understood.
     """
+    _check_file(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError, struct.error) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
     if _KEY not in metadata:
         return None
     try:
@@ -103,9 +121,36 @@ def read_header(path: Path) -> Header | None:
             )
         values["steps"] = tuple(values["steps"])
         values["measured"] = tuple(values["measured"])
-        return Header(**values)
+        header = Header(**values)
+        _check_header(header)
+        return header
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} has a damaged relume header: {error}") from error
+        raise CheckpointError(
+            f"{path} has a damaged relume header ({error}); get the file anew or convert the original again"
+        ) from error
+
+
+def _check_header(header: Header) -> None:
+    """Refuse a header of which a part is of the wrong kind.
+
+    Raises:
+        TypeError: naming the part.
+    """
+    kinds: dict[str, Any] = {
+        "model": str,
+        "variant": (str, type(None)),
+        "config": Mapping,
+        "trained": Mapping,
+        "recipe": (Mapping, type(None)),
+        "sha256": str,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(getattr(header, name), kind):
+            raise TypeError(f"{name} is {getattr(header, name)!r}")
+    if not all(isinstance(step, str) for step in header.steps):
+        raise TypeError(f"steps are {header.steps!r}")
+    if not all(isinstance(entry, Mapping) for entry in header.measured):
+        raise TypeError(f"measured is {header.measured!r}")
 
 
 def read_checkpoint(path: Path) -> tuple[Header, dict[str, Tensor]]:
@@ -133,41 +178,59 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, broken, unsafe, or without tensors.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; name a weights file (.safetensors or .pth)")
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty")
-    if path.suffix.lower() == ".safetensors":
+    _check_file(path)
+    if is_safetensors(path):
         try:
             with safe_open(path, "pt") as file:
                 # safe_open gives no mapping, so its keys must be asked for.
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+            raise _unreadable(path, error) from error
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What PyTorch warns of (an old or a TorchScript file), the errors below say in one line.
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused: it is not a plain PyTorch weights file, and anything else could run code "
             f"when read ({_first_sentence(error)}); ask its author for a safetensors file"
         ) from error
     except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
+        ArithmeticError,
+        AssertionError,
         AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
     ) as error:
         raise CheckpointError(
             f"{path} cannot be read as PyTorch weights, it is truncated or of another kind "
-            f"({_first_sentence(error)})"
+            f"({_first_sentence(error)}); get the file anew"
         ) from error
     return _unwrap(loaded, path)
+
+
+def _check_file(path: Path) -> None:
+    # os.path, as Path.is_dir and Path.is_file fail on a name too long.
+    if os.path.isdir(path):  # noqa: PTH112
+        raise CheckpointError(f"{path} is a folder; name a weights file (.safetensors or .pth)")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise CheckpointError(f"there is no file {path}; check the path (models by name: relume models)")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes); get it anew from where it came")
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a readable safetensors file, it is truncated or of another kind ({error}); "
+        "get it anew from where it came"
+    )
 
 
 def _first_sentence(error: Exception) -> str:

@@ -72,7 +72,7 @@ def _refuse_unknown(
         return
     known = keys(known_root)
     # `steps` for `train.steps` is the commonest slip, so the last part is compared as well.
-    tails = {name.rsplit(".", 1)[-1]: name for name in known}
+    tails = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     close = nearest(path, known) if "." in path else None
     # `lr` for `learning_rate` is the next.
     initials = {

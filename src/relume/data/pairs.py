@@ -67,7 +67,13 @@ class PairLoader:
             DataError: a batch that cannot be shared evenly, or a photo that is too small.
         """
         sampler = StepSampler(first, last, self._config.batch, rank, world)
-        loader = DataLoader(self._patches, batch_sampler=sampler, num_workers=self._config.workers)
+        loader = DataLoader(
+            self._patches,
+            batch_sampler=sampler,
+            num_workers=self._config.workers,
+            # libvips has threads, and a forked process with threads may wait for ever.
+            multiprocessing_context="spawn" if self._config.workers else None,
+        )
         for step, high in enumerate(loader, start=first):
             # Degradations draw for a whole batch; mixing in the rank keeps the processes apart.
             generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) * 4099 + rank)

@@ -6,6 +6,7 @@ listed here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from relume.core.catalogue import System, find_variant, systems
-from relume.core.checkpoints import Header, read_checkpoint, read_header, read_tensors
+from relume.core.catalogue import System, find_variant, systems, variants
+from relume.core.checkpoints import Header, is_safetensors, read_checkpoint, read_header, read_tensors
 from relume.core.config import Config
-from relume.core.errors import CheckpointError, nearest
+from relume.core.errors import CheckpointError, UnknownNameError, nearest
 from relume.core.variants import Official, Variant
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
@@ -84,8 +85,9 @@ def load(name_or_path: str | Path) -> tuple[Network, Header]:
                 f"{found.name} comes without weights; train it (relume train {found.name}) or name a file"
             )
         path = found.weights_path
-    header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
-    if header is None:
+    elif not os.path.lexists(path) and len(path.parts) == 1 and (close := nearest(path.stem, variants())):
+        raise CheckpointError(f"there is no file {path}; did you mean the model {close!r}?")
+    if not is_safetensors(path) or read_header(path) is None:
         return load_official(path)
     header, state = read_checkpoint(path)
     network = _build_from_header(path, header)
@@ -96,7 +98,11 @@ def load(name_or_path: str | Path) -> tuple[Network, Header]:
 def looks_like_a_file(name_or_path: str | Path) -> bool:
     """Tell a path from a variant's name: it has a suffix or a folder, or is there."""
     path = Path(name_or_path)
-    return isinstance(name_or_path, Path) or len(path.parts) > 1 or path.suffix != "" or path.exists()
+    if isinstance(name_or_path, Path):
+        return True
+    if name_or_path in variants():  # whatever lies in the folder that the user happens to be in
+        return False
+    return len(path.parts) > 1 or path.suffix != "" or os.path.lexists(name_or_path)
 
 
 def load_official(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Network, Header]:
@@ -131,11 +137,20 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
     Raises:
         CheckpointError: none or several fit.
     """
-    fitting = [
-        (name, official)
-        for name, system in systems().items()
-        if system.variants and (official := model_file(system).from_official(state)) is not None
-    ]
+    fitting: list[tuple[str, Official]] = []
+    for name, system in systems().items():
+        if not system.variants:
+            continue
+        try:
+            official = model_file(system).from_official(state)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # It has this system's marks, and then something is missing or has another shape.
+            raise CheckpointError(
+                f"{path} looks like a {name} but parts of it are missing or do not fit "
+                f"({type(error).__name__}: {str(error)[:120]}); get the file anew"
+            ) from error
+        if official is not None:
+            fitting.append((name, official))
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -144,9 +159,9 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
             f"{path} fits several architectures ({names}); say which, with a relume checkpoint"
         )
     keys = ", ".join(list(state)[:3])
-    known = ", ".join(sorted(name for name, system in systems().items() if system.variants))
     raise CheckpointError(
-        f"{path} is of no architecture that relume knows ({known}); its keys begin with {keys}"
+        f"{path} is of no architecture that relume knows (list them: relume methods); "
+        f"its keys begin with {keys[:120]}"
     )
 
 
@@ -166,7 +181,10 @@ def _build_from_header(path: Path, header: Header) -> Network:
             f"{path} holds a {header.model!r} model, which this relume does not know{advice}"
         )
     config = config_class(header.model).parse(header.config, where=f"settings in {path}")
-    return build(config, system=header.model, steps=header.steps)
+    try:
+        return build(config, system=header.model, steps=header.steps)
+    except UnknownNameError as error:
+        raise CheckpointError(f"{path}: {error}; a newer relume may know it") from error
 
 
 def _fill(network: Network, state: Mapping[str, Tensor], path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from relume.apps.console import megabytes, out, progress_bar
+from relume.apps.console import megabytes, progress_bar, say
 
 PHOTO = Path(__file__).parent.parent / "photos" / "astronaut.webp"
 
@@ -33,12 +34,8 @@ def demo(
 
     names = ("astronaut-small.png", "astronaut-enlarged.png", "side-by-side.png")
     small_path, large_path, sheet_path = (output / each for each in names)
-    try:
-        output.mkdir(exist_ok=True)
-    except OSError as error:
-        raise RelumeError(f"cannot make the folder {output}: {error.strerror}; choose another -o") from error
     for path in (small_path, large_path, sheet_path):
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise OutputExistsError(f"{path}: exists already and was kept; use --overwrite or another -o")
 
     restorer = load(choose(name, None))
@@ -57,6 +54,10 @@ def demo(
         seconds = time.perf_counter() - started
     bicubic = enlarge_bicubic(low, scale=scale)
     measure = protocol("sr-y").measure
+    try:
+        output.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RelumeError(f"cannot make the folder {output}: {error.strerror}; choose another -o") from error
     ours, theirs = measure(large.pixels, target, scale), measure(bicubic, target, scale)
 
     write(small, small_path, overwrite=overwrite)
@@ -84,4 +85,4 @@ def demo(
         ("pictures", f"{large_path}, {sheet_path}"),
     )  # fmt: skip
     for heading, text in rows:
-        out.print(f"{heading:<12} {text}", markup=False)
+        say(f"{heading:<12} {text}")

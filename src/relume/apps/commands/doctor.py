@@ -8,6 +8,7 @@ from importlib import metadata
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from relume.apps.console import out
 
@@ -32,27 +33,25 @@ def doctor() -> None:
         f"relume {relume.__version__}, Python {platform.python_version()}, {platform.platform()}",
         markup=False,
     )
-    table = Table("what", "state", "for", "how to mend it")
+    table = Table("what", "state", "for")
+    table.add_column("how to mend it", overflow="fold")  # a command that is cut short mends nothing
     healthy = True
     for library, purpose, extra in _LIBRARIES:
         package = _PACKAGES.get(library, library)
         try:
             importlib.import_module(library)
-        except ImportError as error:
-            mend = f"pip install 'relume[{extra}]'" if extra else f"pip install --force-reinstall {package}"
+            state = Text(metadata.version(package), "green")
+            mend = ""
+        except Exception as error:  # noqa: BLE001 - a broken library may fail in any way; that is what we tell
             missing = isinstance(error, ModuleNotFoundError) and error.name == library
-            state = "not installed" if missing else f"broken: {str(error).splitlines()[0]}"
-            table.add_row(
-                package,
-                f"[yellow]{state}[/]" if extra else f"[red]{state}[/]",
-                purpose,
-                mend.replace("[", r"\["),
-            )
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            state = Text("not installed" if missing else f"broken: {reason}", "yellow" if extra else "red")
+            mend = f"pip install 'relume[{extra}]'" if extra else f"pip install --force-reinstall {package}"
             healthy = healthy and bool(extra)
-            continue
-        table.add_row(package, f"[green]{metadata.version(package)}[/]", purpose, "")
+        table.add_row(package, state, purpose, Text(mend))
     if healthy:
-        healthy = _pictures(table) and _weights(table)
+        sound = (_pictures(table), _weights(table))
+        healthy = all(sound)
         _devices(table)
     out.print(table)
     out.print("all is well" if healthy else "something that relume needs is broken; see the last column")
@@ -98,9 +97,9 @@ def _pictures(table: Table) -> bool:
             except RelumeError as error:
                 table.add_row(
                     kind,
-                    f"[red]{error}[/]",
+                    Text(str(error), "red"),
                     "pictures",
-                    "pip install --force-reinstall 'pyvips[binary]'".replace("[b", r"\[b"),
+                    Text("pip install --force-reinstall 'pyvips[binary]'"),
                 )
                 sound = False
     return sound
@@ -114,12 +113,15 @@ def _weights(table: Table) -> bool:
 
     sound = True
     for variant in variants().values():
+        purpose = f"enlarging by {variant.scale}"
         if variant.weights_path is None:
+            mend = f"relume train {variant.name} --data FOLDER"
+            table.add_row(variant.name, "[yellow]comes without weights[/]", purpose, mend)
             continue
         try:
             read_checkpoint(variant.weights_path)
-            table.add_row(variant.name, "[green]weights are whole[/]", f"enlarging by {variant.scale}", "")
+            table.add_row(variant.name, "[green]weights are whole[/]", purpose, "")
         except RelumeError as error:
-            table.add_row(variant.name, f"[red]{error}[/]", "", "install relume again")
+            table.add_row(variant.name, Text(str(error), "red"), purpose, "install relume again")
             sound = False
     return sound

@@ -22,7 +22,7 @@ def models(as_json: _AsJson = False) -> None:
     """List the models that can run: those that come with weights."""
     from relume.core.catalogue import variants
 
-    ready = [variant for variant in variants().values() if variant.weights_path]
+    ready = [each for each in variants().values() if each.weights_path and each.weights_path.is_file()]
     if as_json:
         out.print_json(json.dumps([_facts(variant) for variant in ready]))
         return
@@ -40,7 +40,10 @@ def models(as_json: _AsJson = False) -> None:
             *(_figure(variant, name) for name in _SETS),
         )
     out.print(table)
-    out.print("Use one: relume upscale photo.jpg -n NAME    Know more: relume show NAME", markup=False)
+    if ready:
+        out.print("Use one: relume upscale photo.jpg -n NAME    Know more: relume show NAME", markup=False)
+    else:
+        out.print("None yet; make one: relume train VARIANT --data FOLDER (list them: relume methods)")
 
 
 def methods(as_json: _AsJson = False) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relume.apps.console import megabytes, out, progress_bar, say_error, say_note
+from relume.apps.console import megabytes, printable, progress_bar, say, say_error, say_note
 from relume.core.errors import OutputExistsError, PictureError, RelumeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from relume.infer.restorer import Restorer
 
@@ -24,6 +26,21 @@ class Job:
 
     source: Path
     target: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request comes to, before any work.
+
+    Attributes:
+        jobs: one for each picture; no two write to one file, and none writes to any input.
+        failures: one line for each input that cannot be a job.
+        folder: what must be made first, where it is missing.
+    """
+
+    jobs: list[Job]
+    failures: list[str]
+    folder: Path | None
 
 
 def upscale(
@@ -49,7 +66,10 @@ def upscale(
         typer.Option(help="Added to each output's name; default _x4 and the like beside the input."),
     ] = None,
     format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="png, jpeg, tiff, webp or avif; default: the input's.")
+        str | None,
+        typer.Option(
+            help="png, jpeg, tiff, webp or avif; default: as the output is named, else the input's."
+        ),
     ] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="For jpeg, webp and avif.")] = None,
     tile: Annotated[
@@ -59,7 +79,9 @@ def upscale(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda …; default: a GPU where there is one.")
     ] = None,
-    max_megapixels: Annotated[float, typer.Option(help="Refuse larger inputs, in megapixels.")] = 500.0,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0, help="Refuse larger inputs, in megapixels.")
+    ] = 500.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Enlarge pictures, keeping depth, transparency, profile and metadata."""
@@ -74,13 +96,14 @@ def upscale(
         raise RelumeError(f"{restorer.name} enlarges by {restorer.scale}, not by {scale}; leave out -s")
     if suffix is None:
         suffix = "" if output is not None else f"_x{restorer.scale}"
-    jobs, failures = plan(given, output, suffix=suffix, format=format)
+    todo = plan(given, output, suffix=suffix, format=format)
+    jobs, failures = todo.jobs, list(todo.failures)
     for failure in failures:
         say_error(failure)
     done = 0
-    with progress_bar() as bar:
+    with _made(todo.folder if jobs else None), progress_bar() as bar:
         for number, job in enumerate(jobs, 1):
-            task = bar.add_task(f"{job.source.name} ({number} of {len(jobs)})", total=1.0)
+            task = bar.add_task(f"{printable(job.source.name)} ({number} of {len(jobs)})", total=1.0)
 
             def advance(done: float, task: object = task) -> None:
                 bar.update(task, completed=done)  # type: ignore[arg-type]
@@ -96,7 +119,7 @@ def upscale(
                 say_error(str(error))
             bar.remove_task(task)
     if done + len(failures) > 1:
-        out.print(f"{done} enlarged, {len(failures)} failed")
+        say(f"{done} enlarged, {len(failures)} failed")
     if failures:
         raise typer.Exit(1)
 
@@ -107,65 +130,141 @@ def plan(
     *,
     suffix: str,
     format: str | None,  # noqa: A002
-) -> tuple[list[Job], list[str]]:
-    """Decide which file goes where, before any work.
+) -> Plan:
+    """Decide which file goes where; only looks, changes nothing.
 
-    Returns:
-        The jobs, and one line for each input that cannot be one.
+    Args:
+        given: pictures and folders of pictures.
+        output: a file for one picture, a folder for several, None for beside the input.
+        suffix: added to the stem of each output, unless `output` names the file.
+        format: of the outputs; None takes each input's.
 
     Raises:
-        RelumeError: the whole request makes no sense (nothing found, a bad format, many into one file).
+        RelumeError: the whole request makes no sense (a bad format or suffix, many into one file).
+    """
+    from relume.core.pictures import SUFFIXES, format_of
+
+    ending = None if format is None else _ending(format)
+    if Path(f"a{suffix}").name != f"a{suffix}":
+        raise RelumeError(f"--suffix {suffix!r} holds a folder; it is a part of a name, use -o for folders")
+    into_folder = output is not None and _is_folder(output, given)
+    if output is not None and not into_folder and ending and format_of(output) != SUFFIXES[ending]:
+        raise RelumeError(
+            f"{output} is not named as the format {format} is; leave out one of -o and --format"
+        )
+
+    def target_of(source: Path, folder: Path) -> Path:
+        if output is not None and not into_folder:
+            return output
+        # What has no known ending is judged by its content when read; PNG keeps all that it may hold.
+        kept = source.suffix if source.suffix.lower() in SUFFIXES else ".png"
+        return (output or folder) / f"{source.stem}{suffix}{ending or kept}"
+
+    failures: list[str] = []
+    wishes: list[Job] = []
+    for path in given:
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir fails on a name too long
+            wishes.append(Job(path, target_of(path, path.parent)))
+            continue
+        try:
+            found = [Job(file, target_of(file, path)) for file in _pictures_in(path)]
+        except OSError as error:
+            failures.append(f"{path}: cannot be listed: {error.strerror}; check its permissions")
+            continue
+        if not found:
+            failures.append(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
+        # A second run over a folder must not enlarge what the first one made.
+        made = {_real(job.target) for job in found} if suffix else set()
+        wishes += [job for job in found if _real(job.source) not in made]
+    jobs, clashes = _without_clashes(wishes)
+    return Plan(jobs, [*failures, *clashes], output if into_folder else None)
+
+
+def _without_clashes(wishes: list[Job]) -> tuple[list[Job], list[str]]:
+    """Leave out what would cost an input or another output, with a line on each; and what is named twice."""
+    inputs = {_real(job.source) for job in wishes}
+    taken: dict[str, Job] = {}
+    failures = []
+    for job in wishes:
+        place = _real(job.target)
+        earlier = taken.get(place)
+        if place in inputs:
+            failures.append(
+                f"{job.source}: would be written to {job.target}, which is an input and would be lost; "
+                "choose another -o or --suffix"
+            )
+        elif earlier is None:
+            taken[place] = job
+        elif _real(earlier.source) != _real(job.source):
+            failures.append(
+                f"{job.source}: would be written to {job.target}, as {earlier.source} is; rename one of them"
+            )
+    return list(taken.values()), failures
+
+
+def _is_folder(output: Path, given: list[Path]) -> bool:
+    """Tell whether -o means a folder.
+
+    Raises:
+        RelumeError: it cannot be one, but must; or it could not be made.
     """
     from relume.core.pictures import SUFFIXES
 
-    if format is not None and format not in set(SUFFIXES.values()):
-        raise PictureError(f"unknown format {format!r}; known: {', '.join(sorted(set(SUFFIXES.values())))}")
-    failures: list[str] = []
-    sources: list[tuple[Path, Path]] = []  # file, and the folder that it is named relative to
-    for path in given:
-        if not path.is_dir():
-            sources.append((path, path.parent))
-            continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-        if not found:
-            failures.append(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-        sources += [(file, path) for file in found]
-    into_folder = output is not None and (
-        output.is_dir() or len(given) > 1 or given[0].is_dir() or output.suffix == ""
+    if os.path.isdir(output):  # noqa: PTH112
+        return True
+    several = len(given) > 1 or os.path.isdir(given[0])  # noqa: PTH112
+    exists = os.path.lexists(output)
+    if several and (exists or output.suffix.lower() in SUFFIXES):
+        what = "is a file" if exists else "names a file"
+        raise RelumeError(f"{output} {what}, but several pictures need a folder; choose another -o")
+    if not several and (exists or output.suffix):
+        return False
+    if not os.path.isdir(output.parent):  # noqa: PTH112
+        raise RelumeError(
+            f"cannot make the folder {output}: there is no folder {output.parent}; make it first"
+        )
+    return True
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Return a folder's pictures by their names' endings; hidden files are no pictures of the user's."""
+    from relume.core.pictures import SUFFIXES
+
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
     )
-    if output is not None and into_folder:
-        _make_folder(output)
-    jobs: list[Job] = []
-    taken: dict[Path, Path] = {}
-    for source, folder in sources:
-        ending = source.suffix if format is None else _suffix_of(format)
-        if output is None:
-            target = folder / f"{source.stem}{suffix}{ending}"
-        elif into_folder:
-            target = output / f"{source.stem}{suffix}{ending}"
-        else:
-            target = output if format is None else output.with_suffix(_suffix_of(format))
-        if target in taken:
-            failures.append(
-                f"{source}: would be written to {target}, as {taken[target]} is; rename one of them"
-            )
-            continue
-        taken[target] = source
-        jobs.append(Job(source, target))
-    return jobs, failures
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise RelumeError(f"{folder} is a file, but several pictures need a folder; choose another -o")
+def _real(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _ending(format: str) -> str:  # noqa: A002
+    from relume.core.pictures import SUFFIXES
+
+    kind = SUFFIXES.get(f".{format.lower()}")
+    if kind is None:
+        raise PictureError(f"unknown format {format!r}; known: {', '.join(sorted(set(SUFFIXES.values())))}")
+    return {"jpeg": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
+
+
+@contextlib.contextmanager
+def _made(folder: Path | None) -> Iterator[None]:
+    """Make a folder for the time of the work, and take it away again where nothing came into it."""
+    if folder is None or os.path.isdir(folder):  # noqa: PTH112
+        yield
+        return
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
     except OSError as error:
         raise RelumeError(f"cannot make the folder {folder}: {error.strerror}; choose another -o") from error
-
-
-def _suffix_of(format: str) -> str:  # noqa: A002
-    return {"jpeg": ".jpg", "tiff": ".tif"}.get(format, f".{format}")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _one(
@@ -177,18 +276,31 @@ def _one(
     from relume.core.pictures import format_of, read, write
 
     format_of(job.target)
-    if not overwrite and job.target.exists():
+    if not overwrite and os.path.lexists(job.target):
         raise OutputExistsError(f"{job.target}: exists already and was kept; use --overwrite or another name")
     started = time.perf_counter()
     picture = read(job.source, max_megapixels=max_megapixels)
-    enlarged = restorer(picture, tile=tile, advance=advance)
-    lost = write(enlarged, job.target, overwrite=overwrite, quality=quality)
+    try:
+        enlarged = restorer(picture, tile=tile, advance=advance)
+        lost = write(enlarged, job.target, overwrite=overwrite, quality=quality)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        raise RelumeError(
+            f"{job.source}: memory does not suffice to enlarge {picture.size} by {restorer.scale}; "
+            "choose a smaller --tile or --scale, or cut the picture"
+        ) from error
     seconds = time.perf_counter() - started
-    out.print(
-        f"{job.source} → {job.target}  {picture.width}x{picture.height} → "
-        f"{enlarged.width}x{enlarged.height}, {restorer.name}, {restorer.engine}, "
-        f"{seconds:.1f} s, peak {megabytes(peak_memory())}",
-        markup=False,
+    say(
+        f"{job.source} → {job.target}  {picture.size} → {enlarged.size}, {restorer.name}, {restorer.engine}, "
+        f"{seconds:.1f} s, peak {megabytes(peak_memory())}"
     )
     for note in (*picture.notes, *lost):
         say_note(f"{job.source.name}: {note}")
+
+
+def _is_memory(error: Exception) -> bool:
+    """Tell whether memory ran out; PyTorch says so on the CPU by a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
+    )

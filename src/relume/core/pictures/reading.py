@@ -216,7 +216,7 @@ def _to_known_samples(
 def _fitting_profile(image: pyvips.Image, found: Survey, notes: list[str]) -> bytes | None:
     icc = colour.blob(image, "icc-profile-data")
     if icc is None and found.profile:
-        notes.append("The colour profile was left out: it is damaged.")
+        notes.append("The colour profile was left out: it is damaged or does not fit.")
     if icc is not None and colour.profile_channels(icc) != (1 if image.bands < 3 else 3):
         notes.append("The colour profile was left out: it does not fit the picture's channels.")
         return None

@@ -1,0 +1,115 @@
+"""Commands that tell what is here, and how lightly the package starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from commanding import COMMAND, environment
+
+from relume.core.catalogue import systems, variants
+
+MODULES = (
+    "import sys; print(' '.join(m for m in ('torch', 'pydantic', 'numpy', 'pyvips') if m in sys.modules))"
+)
+
+
+def python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_importing_relume_imports_nothing_heavy():
+    assert python(f"import relume, relume.core.errors; {MODULES}").strip() == ""
+
+
+def test_help_and_lists_import_neither_torch_nor_pydantic(tmp_path):
+    for args in (["--help"], ["upscale", "--help"], ["models"], ["methods", "--json"], ["show", "cfsr"]):
+        code = (
+            f"import sys; sys.argv = ['relume', *{args!r}]\n"
+            "from relume.apps.cli import main\n"
+            "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+            "print()\n" + MODULES
+        )
+        assert not {"torch", "pydantic"} & set(python(code).splitlines()[-1].split()), args
+
+
+def test_help_names_every_command(tmp_path, relume):
+    done = relume("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    commands = ("upscale", "evaluate", "train", "convert", "models", "methods", "show", "demo", "doctor")
+    assert all(f" {name} " in done.stdout for name in commands)
+    assert relume("--version", cwd=tmp_path).stdout.startswith("relume 0.")
+
+
+def test_models_lists_those_with_weights(tmp_path, relume):
+    done = relume("models", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = json.loads(done.stdout)
+    assert {each["name"] for each in listed} == {each.name for each in variants().values() if each.weights}
+    text = relume("models", cwd=tmp_path).stdout
+    assert all(each["name"] in text and f"{each['parameters']:,}" in text for each in listed)
+    assert listed or "relume train" in text
+
+
+def test_methods_lists_every_system(tmp_path, relume):
+    done = relume("methods", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [each["name"] for each in json.loads(done.stdout)] == list(systems())
+    text = relume("methods", cwd=tmp_path, env={"COLUMNS": "300"}).stdout
+    assert all(each.card["title"] in text for each in systems().values())
+
+
+def test_show_tells_of_a_system_and_of_a_variant(tmp_path, relume):
+    whole = relume("show", "cfsr", cwd=tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert all(text in whole.stdout for text in ("2401.05633", "cfsr-x2", "cfsr-x3", "cfsr-x4", "32.33 dB"))
+    one = relume("show", "cfsr-x4", cwd=tmp_path)
+    assert "306,912 parameters" in one.stdout
+    assert "cfsr-x2  x2" not in one.stdout
+    assert "[bold]" not in whole.stdout + one.stdout
+
+
+def test_show_proposes_the_nearest_name(refused):
+    refused("show", "cfrs", says=("'cfrs'", "did you mean 'cfsr'"))
+
+
+@pytest.mark.parametrize("command", [["models"], ["methods", "--json"], ["show", "cfsr"]])
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes close otherwise there")
+def test_a_reader_that_has_gone_is_no_error(tmp_path, command):
+    with subprocess.Popen(
+        [*COMMAND, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) in (0, 1)
+
+
+def test_doctor_finds_this_installation_sound(tmp_path, relume):
+    done = relume("doctor", cwd=tmp_path, env={"COLUMNS": "200"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("all is well\n")
+    rows = ("torch", "pyvips", "safetensors", "avif", "jpeg", "png", "tiff", "webp", "CPU", "GPU")
+    assert all(f" {name} " in done.stdout for name in (*rows, *variants()))
+    assert "[green]" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_tells_how_to_mend_what_is_missing_and_what_is_broken(tmp_path, relume):
+    """Libraries in front of the real ones: an optional one that is not there, a needed one that fails."""
+    (tmp_path / "accelerate.py").write_text("raise ModuleNotFoundError('no accelerate', name='accelerate')")
+    done = relume("doctor", cwd=tmp_path, env={"COLUMNS": "200", "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0
+    assert "pip install 'relume[train]'" in done.stdout
+    (tmp_path / "safetensors.py").write_text("raise OSError('cannot load [libfoo.so]\\nof the wrong kind')")
+    done = relume("doctor", cwd=tmp_path, env={"COLUMNS": "200", "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "broken: cannot load [libfoo.so] of the wrong kind" in done.stdout
+    assert "pip install --force-reinstall safetensors" in done.stdout
+    assert "something that relume needs is broken" in done.stdout

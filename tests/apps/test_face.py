@@ -1,0 +1,93 @@
+"""`relume.read`, `write`, `load`, `upscale`: the Python face."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import relume
+from relume.core.errors import CheckpointError, OutputExistsError, PictureError, RelumeError, UnknownNameError
+
+
+def picture(channels: int = 3, height: int = 7, width: int = 9, *, alpha: bool = False) -> relume.Picture:
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.rand(channels + alpha, height, width, generator=generator)
+    return relume.Picture(
+        pixels=planes[:channels], alpha=planes[channels:] if alpha else None, dpi=(96.0, 96.0)
+    )
+
+
+def test_read_load_write_round_trip(tmp_path, tiny):
+    assert relume.write(picture(alpha=True), tmp_path / "a.png") == ()
+    model = relume.load(tiny)
+    large = model(relume.read(tmp_path / "a.png"))
+    relume.write(large, tmp_path / "b.png")
+    seen = relume.read(str(tmp_path / "b.png"))
+    assert (seen.width, seen.height, seen.channels, seen.dpi) == (18, 14, 3, (96.0, 96.0))
+    assert seen.alpha is not None
+    assert (model.scale, model.name, str(model.engine).split()[0]) == (2, "cfsr (tiny.safetensors)", "torch")
+    with pytest.raises(OutputExistsError):
+        relume.write(large, tmp_path / "b.png")
+    with pytest.raises(PictureError):
+        relume.read(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 13), (16, 3), (5, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_upscale_gives_the_same_in_tiles_as_whole(tiny, size, channels):
+    small = picture(channels, *size, alpha=True)
+    whole = relume.upscale(small, model=str(tiny), tile=0)
+    tiled = relume.upscale(small, 2, model=str(tiny), tile=4)
+    assert (whole.height, whole.width, whole.channels) == (2 * size[0], 2 * size[1], channels)
+    assert torch.allclose(whole.pixels, tiled.pixels, atol=1e-5)
+    assert whole.alpha is not None
+    assert tiled.alpha is not None
+    assert torch.allclose(whole.alpha, tiled.alpha, atol=1e-5)
+
+
+def test_a_constant_alpha_stays_exactly_constant(tiny):
+    for level in (0.0, 0.5, 1.0):
+        small = picture().replace(alpha=torch.full((1, 7, 9), level))
+        large = relume.upscale(small, model=str(tiny))
+        assert large.alpha is not None
+        assert large.alpha.shape == (1, 14, 18)
+        assert bool((large.alpha == level).all())
+
+
+def test_progress_rises_to_one(tiny):
+    told: list[float] = []
+    relume.load(tiny)(picture(alpha=True), tile=4, advance=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1
+    assert len(told) > 4
+
+
+def test_contradictions_and_unknown_names(tiny):
+    with pytest.raises(RelumeError, match="cfsr-x4 enlarges by 4, not by 3"):
+        relume.upscale(picture(), 3, model="cfsr-x4")
+    with pytest.raises(RelumeError, match=r"tiny\.safetensors\) enlarges by 2, not by 3"):
+        relume.upscale(picture(), 3, model=str(tiny))
+    with pytest.raises(RelumeError, match="no variant for scale 7; it has: 2, 3, 4"):
+        relume.upscale(picture(), 7)
+    with pytest.raises(RelumeError, match="no variant for scale 0"):
+        relume.upscale(picture(), 0)
+    with pytest.raises(UnknownNameError, match="did you mean 'cfsr-x4'"):
+        relume.load("cfsr-4")
+    with pytest.raises(CheckpointError, match="there is no file"):
+        relume.load(tiny.with_name("other.safetensors"))
+    with pytest.raises(RelumeError, match="cannot run on 'abacus'"):
+        relume.load(tiny, device="abacus")
+    with pytest.raises(AttributeError, match="'enlarge'"):
+        _ = relume.enlarge
+
+
+def test_the_default_is_the_shipped_model(default_model):
+    large = relume.upscale(picture())
+    assert (large.width, large.height) == (36, 28)
+    assert relume.load().name == default_model
+
+
+def test_everything_public_is_there():
+    for name in relume.__all__:
+        assert getattr(relume, name) is not None
+        assert name in dir(relume)

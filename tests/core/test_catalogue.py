@@ -1,0 +1,48 @@
+"""The generated catalogue, and what importing relume costs."""
+
+import json
+import subprocess
+import sys
+
+from relume.apps import catalogue
+from relume.core.catalogue import FILE, systems, variants
+
+
+def test_catalogue_is_not_stale():
+    assert FILE.read_text(encoding="utf-8") == catalogue.build(), "run: python -m relume.apps.catalogue"
+
+
+def test_every_variant_is_found_under_its_name():
+    for name, variant in variants().items():
+        assert name in systems()[variant.system].variants
+        assert variant.parameters > 0
+
+
+def test_shipped_weights_lie_where_the_catalogue_says():
+    for variant in variants().values():
+        assert variant.weights_path is None or variant.weights_path.is_file()
+
+
+def modules_after(statement: str) -> set[str]:
+    script = f"{statement}\nimport json, sys; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_relume_is_light():
+    assert not modules_after("import relume; dir(relume)") & {"torch", "numpy", "pydantic", "rich", "pyvips"}
+
+
+def test_listing_models_needs_no_torch():
+    listing = "from relume.apps import cli; from relume.core.catalogue import variants; variants()"
+    assert not modules_after(listing) & {"torch", "pydantic", "pyvips", "numpy"}
+
+
+def test_nothing_needs_torchvision():
+    statement = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "import pkgutil, importlib, relume\n"
+        "for info in pkgutil.walk_packages(relume.__path__, 'relume.'):\n"
+        "    importlib.import_module(info.name)"
+    )
+    assert "relume.recipes.cfsr" in modules_after(statement)

@@ -1,0 +1,64 @@
+"""Configs: frozen, strict, and helpful about slips."""
+
+import pytest
+from pydantic import ValidationError
+
+from relume.core.config import Config
+from relume.core.errors import ConfigError, nearest
+
+
+class Inner(Config):
+    learning_rate: float = 1.0
+    name: str = "adam"
+
+
+class Outer(Config):
+    steps: int = 10
+    optimiser: Inner = Inner()
+    place: Inner | None = None
+
+
+def test_dotted_keys_change_a_copy():
+    before = Outer()
+    after = before.override({"optimiser.learning_rate": 0.5, "steps": 3}, where="recipe")
+    assert (after.optimiser.learning_rate, after.optimiser.name, after.steps) == (0.5, "adam", 3)
+    assert before == Outer()
+    assert before.override({"place.name": "x"}, where="recipe").place == Inner(name="x")
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("stpes", "'steps'"),
+        ("learning_rate", "'optimiser.learning_rate'"),
+        ("lr", "'optimiser.learning_rate'"),
+        ("optimiser.learning_rat", "'optimiser.learning_rate'"),
+        ("optimizer.name", "'optimiser.name'"),
+        ("qqqq", "known: steps, optimiser, place"),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest(key, advice):
+    with pytest.raises(ConfigError) as error:
+        Outer().override({key: 1}, where="recipe of x")
+    assert str(error.value).startswith(f"recipe of x: no setting '{key}'")
+    assert advice in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_values_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match=r"^recipe: steps: .*integer.*'many'"):
+        Outer().override({"steps": "many"}, where="recipe")
+    with pytest.raises(ConfigError, match="holds one value"):
+        Outer().override({"steps.x": 1}, where="recipe")
+    with pytest.raises(ConfigError, match=r"no setting 'optimiser\.nam'; did you mean 'optimiser\.name'"):
+        Outer.parse({"optimiser": {"nam": "x"}}, where="file")
+
+
+def test_configs_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Outer().steps = 3
+
+
+def test_nearest_ignores_case_and_gives_up():
+    assert nearest("CFSR-X4", ["cfsr-x2", "cfsr-x4"]) == "cfsr-x4"
+    assert nearest("zzz", ["cfsr-x2"]) is None

@@ -1,0 +1,99 @@
+"""Training pairs: a pure function of seed and step, and exactly what the degradation says."""
+
+import pytest
+import torch
+
+from relume.core.errors import DataError
+from relume.core.pictures import Picture, write
+from relume.data.degradations.bicubic import BicubicConfig
+from relume.data.pairs import PairLoader
+from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
+from relume.nn.resize import imresize_uint8
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    (tmp_path / "deeper").mkdir()
+    for name, size in (("a.png", (60, 70)), ("b.png", (80, 64)), ("deeper/c.png", (64, 64))):
+        write(Picture(pixels=torch.rand(3, *size)), tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def loader(folder, *, seed=1, **settings):
+    config = PatchesConfig(folders=(folder,), patch=8, batch=4, **settings)
+    photos = PhotoList.find(config.folders)
+    return PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=3, seed=seed)
+
+
+def equal(ours, theirs):
+    return all(torch.equal(one[name], other[name])
+               for one, other in zip(ours, theirs, strict=True) for name in ("input", "target"))  # fmt: skip
+
+
+def test_photos_are_found_at_any_depth_in_a_fixed_order(folder):
+    photos = PhotoList.find((folder,))
+    assert [path.name for path in photos.paths] == ["a.png", "b.png", "c.png"]
+    assert photos.digest == PhotoList.find((folder,)).digest
+    (folder / "a.png").rename(folder / "z.png")
+    assert photos.digest != PhotoList.find((folder,)).digest
+
+
+def test_batches_depend_on_seed_and_step_alone(folder):
+    whole = list(loader(folder).batches(0, 6))
+    assert equal(whole[3:], list(loader(folder).batches(3, 6)))
+    assert equal(whole, list(loader(folder, workers=2).batches(0, 6)))
+    assert equal(whole, list(loader(folder, memory_gib=1e-6).batches(0, 6)))
+    assert not equal(whole, list(loader(folder, seed=2).batches(0, 6)))
+    assert not equal(whole[:1], whole[1:2])
+
+
+def test_processes_share_the_batch_of_one(folder):
+    (whole,) = loader(folder).batches(2, 3)
+    shares = [next(iter(loader(folder).batches(2, 3, rank=rank, world=2))) for rank in (0, 1)]
+    for name in ("input", "target"):
+        assert torch.equal(torch.cat([share[name] for share in shares]), whole[name])
+
+
+def test_input_is_the_shrunk_photo_not_the_shrunk_patch(folder):
+    """Pixels near the border of a patch know the photo around it."""
+    config = PatchesConfig(folders=(folder,), patch=8, batch=1)
+    patches = Patches(PhotoList.find((folder,)), config, scale=2, margin=2, channels=3, seed=1)
+    high = patches[0][None]
+    (batch,) = PairLoader(
+        patches.photos, config, BicubicConfig().build(2), scale=2, channels=3, seed=1
+    ).batches(0, 1)
+    low = imresize_uint8(high, height=12, width=12)
+    assert torch.equal(batch["input"], low[..., 2:10, 2:10] / 255)
+    assert torch.equal(batch["target"], high[..., 4:20, 4:20] / 255)
+    assert batch["input"].shape == (1, 3, 8, 8)
+
+
+def test_patches_are_cut_turned_and_mirrored_everywhere(folder):
+    config = PatchesConfig(folders=(folder,), patch=4, batch=1)
+    patches = Patches(PhotoList.find((folder,)), config, scale=1, margin=0, channels=3, seed=1)
+    seen = {patches[index].numpy().tobytes() for index in range(64)}
+    assert len(seen) > 60
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [((), "--data"), (("missing",), "not a folder"), (("empty",), "holds no picture")],
+)
+def test_folders_without_photos_are_refused(tmp_path, given, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=message):
+        PhotoList.find(tuple(tmp_path / name for name in given))
+
+
+def test_a_photo_that_is_too_small_is_named(folder):
+    config = PatchesConfig(folders=(folder,), patch=40, batch=1)
+    patches = Patches(PhotoList.find((folder,)), config, scale=2, margin=2, channels=3, seed=1)
+    with pytest.raises(DataError, match=r"\.png is \d+x\d+, too small for a patch of 88x88"):
+        patches[0]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(DataError, match="shared evenly by 3"):
+        StepSampler(0, 1, 4, 0, 3)

@@ -1,0 +1,95 @@
+"""Cut into tiles, a picture comes out as it does whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from relume.infer.restorer import Restorer
+from relume.infer.tiling import run_tiled, tiles
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+
+HALO = 5
+"""Reach of `network`: a 3×3, a 5×5 dilated 1 and a 5×5 convolution."""
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """Convolutions of ones, so that every pixel within reach counts, then a pixel shuffle by 3."""
+    layers = [nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 5, padding=2), nn.Conv2d(1, 9, 5, padding=2)]
+    for layer in layers:
+        nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+    return nn.Sequential(*layers, nn.PixelShuffle(3)).eval().requires_grad_(False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), tile=st.integers(1, 50), batch=st.integers(1, 2))
+def test_tiled_is_whole(network, height, width, tile, batch):
+    low = torch.rand(batch, 1, height, width, generator=torch.Generator().manual_seed(height * 41 + width))
+    told: list[float] = []
+    tiled = run_tiled(network, low, scale=3, tile=tile, halo=HALO, advance=told.append)
+    assert tiled.shape == (batch, 1, 3 * height, 3 * width)
+    assert torch.allclose(tiled, network(low), atol=1e-5)
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_a_halo_short_by_one_pixel_would_be_seen(network):
+    low = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    short = run_tiled(network, low, scale=3, tile=8, halo=HALO - 1)
+    assert not torch.allclose(short, network(low), atol=1e-5)
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), tile=st.integers(1, 70), halo=st.integers(0, 80))
+def test_tiles_cover_each_pixel_once_and_stay_inside(height, width, tile, halo):
+    count = torch.zeros(height, width, dtype=torch.int)
+    for piece in tiles(height, width, tile=tile, halo=halo):
+        count[slice(*piece.rows), slice(*piece.columns)] += 1
+        for inner, outer, length in (
+            (piece.rows, piece.outer_rows, height),
+            (piece.columns, piece.outer_columns, width),
+        ):
+            assert inner[1] - inner[0] <= tile
+            assert outer == (max(0, inner[0] - halo), min(length, inner[1] + halo))
+    assert bool((count == 1).all())
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    torch.manual_seed(0)
+    network = CFSR(CFSRConfig(scale=2, width=8, depths=(1, 1), kernel_size=5))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("_scale"):
+                parameter.fill_(1.0)  # as built, the layers are all but switched off
+    return Restorer(network, name="small", device="cpu")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (7, 5), (13, 29), (40, 31)])
+@pytest.mark.parametrize("tile", [3, 8, 64])
+def test_a_real_network_in_tiles_is_whole(restorer, size, tile):
+    """Sizes odd, of one pixel, and smaller than the halo."""
+    low = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    assert restorer.contract.halo > 7
+    whole = restorer.run(low)
+    assert torch.allclose(restorer.run(low, tile=tile), whole, atol=1e-5)
+    assert whole.shape == (1, 3, 2 * size[0], 2 * size[1])
+
+
+def test_a_network_of_unbounded_reach_runs_whole_whatever_the_tile(restorer):
+    import dataclasses
+
+    seen = []
+    unbounded = Restorer(restorer._network, name="unbounded", device="cpu")
+    unbounded.contract = dataclasses.replace(unbounded.contract, halo=None)
+    handle = unbounded._network.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape)
+    )
+    try:
+        unbounded.run(torch.rand(1, 3, 20, 30), tile=4)
+    finally:
+        handle.remove()
+    assert seen == [(1, 3, 20, 30)]

@@ -1,0 +1,158 @@
+"""The training loop: schedule, optimiser, running mean, logs, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from relume.core.errors import RelumeError
+from relume.train.ema import WeightAverage
+from relume.train.loop import Loop, RunStoppedError, learning_rate
+from relume.train.objectives.pixel import PixelConfig
+from relume.train.observers import Curve, JsonLog, read_log
+from relume.train.settings import LoopConfig, OptimiserConfig, ScheduleConfig
+
+
+class Shrinking:
+    """Batches that a 1×1 convolution can learn exactly; each depends on its step alone."""
+
+    def __init__(self, *, poison: int | None = None) -> None:
+        self.poison = poison
+
+    def batches(self, first, last, *, rank=0, world=1):
+        for step in range(first, last):
+            low = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(step))
+            yield {"input": low, "target": low * (float("nan") if step == self.poison else 0.5)}
+
+
+def loop(folder, *, source=None, steps=40, **settings):
+    torch.manual_seed(0)
+    config = LoopConfig(steps=steps, log_every=10, save_every=10, validate_every=20, **settings)
+    observers = settings.pop("observers", [JsonLog(folder)])
+    return Loop(
+        nn.Conv2d(1, 1, 1), PixelConfig().build(), source or Shrinking(), config,
+        folder=folder, recipe=config.model_dump(mode="json"), observers=observers,
+    )  # fmt: skip
+
+
+def test_learning_rate_warms_up_and_falls_to_its_floor():
+    optimiser, schedule = OptimiserConfig(learning_rate=1.0), ScheduleConfig(warmup=10, floor=0.1)
+    rates = [learning_rate(step, 110, optimiser, schedule) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates == rates[:10] + sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_warm_up_longer_than_the_run_is_cut():
+    assert learning_rate(4, 5, OptimiserConfig(learning_rate=1.0), ScheduleConfig(warmup=100)) == 1.0
+
+
+def test_learns(tmp_path):
+    losses = []
+    run = loop(tmp_path, steps=200, optimiser=OptimiserConfig(learning_rate=0.05))
+    run.run()
+    losses = [line["loss"] for line in read_log(tmp_path / "log.jsonl")]
+    assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_named_optimiser_is_used(tmp_path, name):
+    run = loop(tmp_path, optimiser=OptimiserConfig(name=name))
+    assert type(run.optimiser.optimizer) is {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+
+
+def test_gradients_are_clipped(tmp_path):
+    run = loop(tmp_path, steps=1, clip=1e-3, optimiser=OptimiserConfig(weight_decay=0.0))
+    run.run()
+    norm = torch.stack([value.grad.norm() for value in run.network.parameters()]).norm()
+    assert norm <= 1.01e-3
+
+
+def test_running_mean_follows_its_formula():
+    module = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, 0.9)
+    expected = module.weight.item()
+    for step in range(1, 30):
+        with torch.no_grad():
+            module.weight.fill_(step)
+        average.update(module, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert average.mean["weight"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_running_mean_gives_the_last_weights(tmp_path):
+    run = loop(tmp_path, ema=0)
+    averaged = run.run()
+    assert all(torch.equal(averaged[name], value) for name, value in run.network.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopping_and_going_on_ends_with_the_same_weights(tmp_path, precision):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "stopped").mkdir()
+    alone = loop(tmp_path / "alone", precision=precision).run()
+    for stop_after in (7, 23):
+        run = loop(tmp_path / "stopped", precision=precision)
+        original = run._one_step
+
+        def step(batch, run=run, original=original, stop_after=stop_after):
+            if run.step + 1 == stop_after:
+                run.ask_to_stop()
+            return original(batch)
+
+        run._one_step = step
+        with pytest.raises(RunStoppedError, match=f"after step {stop_after} of 40"):
+            run.run()
+    again = loop(tmp_path / "stopped", precision=precision).run()
+    assert all(torch.equal(alone[name], again[name]) for name in alone)
+
+
+def test_log_reads_as_one_run_after_a_crash(tmp_path):
+    loop(tmp_path).run()
+    path = tmp_path / "log.jsonl"
+    whole = [line["step"] for line in read_log(path)]
+    # As a kill leaves it: lines past the checkpoint, the last cut short.
+    path.write_text(path.read_text() + json.dumps({"step": 50, "loss": 1.0}) + '\n{"step": 60, "lo')
+    log = JsonLog(tmp_path)
+    log.started(40, 60)
+    log.logged(50, {"loss": 0.5})
+    assert [line["step"] for line in read_log(path)] == [*whole, 50]
+    assert read_log(path)[-1]["loss"] == 0.5
+
+
+def test_a_loss_that_is_no_number_stops_the_run_in_one_line(tmp_path):
+    with pytest.raises(RelumeError, match=r"no longer a number near step 20.*learning_rate"):
+        loop(tmp_path, source=Shrinking(poison=15)).run()
+
+
+def test_the_state_of_a_poisoned_run_is_the_last_good_one(tmp_path):
+    with pytest.raises(RelumeError):
+        loop(tmp_path, source=Shrinking(poison=15)).run()
+    run = loop(tmp_path)
+    run._resume()
+    assert run.step == 10
+    assert all(value.isfinite().all() for value in run.network.state_dict().values())
+
+
+def test_validation_measures_the_running_mean_and_keeps_the_best(tmp_path):
+    seen, kept = [], []
+    run = loop(tmp_path)
+    run.validate = lambda network, step: seen.append(network.weight.item()) or {"psnr": -float(step)}
+    run.on_best = lambda state, step: kept.append((step, state["weight"].item()))
+    final = run.run()
+    assert len(seen) == 2
+    assert seen[-1] == final["weight"].item() != run.network.weight.item()
+    assert kept == [(20, seen[0])]
+
+
+def test_curve_is_drawn(tmp_path):
+    log, curve = JsonLog(tmp_path), Curve(tmp_path, title="a run")
+    log.started(0, 20)
+    log.logged(10, {"loss": 0.5})
+    log.validated(10, {"psnr": 30.0, "psnr_bicubic": 28.0})
+    curve.validated(10, {})
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
