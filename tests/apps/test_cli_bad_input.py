@@ -67,11 +67,9 @@ def test_a_batch_goes_on_past_every_kind_of_bad_picture(tmp_path, relume, tiny):
     assert size_of(tmp_path / "out" / "z.png") == (80, 60)
 
 
-@pytest.mark.parametrize("name", ["empty.png", "text.jpg"])
-def test_a_single_bad_picture_is_one_line_and_no_folder_is_left(tmp_path, refused, tiny, name):
-    data, words = bad_pictures(b"")[name]
-    (tmp_path / name).write_bytes(data)
-    refused("upscale", name, "-n", tiny, "-o", "fresh", says=(name, words))
+def test_a_single_bad_picture_is_one_line_and_no_folder_is_left(tmp_path, refused, tiny):
+    (tmp_path / "text.jpg").write_bytes(b"hello, no picture")
+    refused("upscale", "text.jpg", "-n", tiny, "-o", "fresh", says=("text.jpg", "this is text"))
 
 
 def test_a_bomb_takes_no_memory(tmp_path, tiny):
@@ -120,18 +118,17 @@ def test_an_existing_output_is_kept_byte_for_byte(tmp_path, refused, tiny):
 @pytest.mark.parametrize(
     "args",
     [
-        ["a.png", "-o", "a.png"],
         ["a.png", "-o", "sub/../a.png"],
         ["a.png", "-o", "same.png"],  # a link to it
-        ["a.png", "-o", "."],
-        ["a.png", "--suffix", ""],
+        [".", "-o", "."],
     ],
 )
 def test_an_input_is_never_overwritten(tmp_path, refused, tiny, args):
     """`--overwrite` allows replacing an older result; the photo itself is the only one there is."""
     picture_file(tmp_path / "a.png")
     (tmp_path / "sub").mkdir()
-    (tmp_path / "same.png").symlink_to("a.png")
+    if "same.png" in args:
+        (tmp_path / "same.png").symlink_to("a.png")
     refused("upscale", *args, "--overwrite", "-n", tiny, says=("a.png", "would be lost", "-o"))
 
 
@@ -156,16 +153,11 @@ def test_two_inputs_of_one_output_and_an_input_in_the_way(tmp_path, relume, tiny
     ("args", "says"),
     [
         (["-o", "out.png", "a.png", "b.png"], ("out.png", "several pictures need a folder")),
-        (["-o", "c.png", "a.png", "b.png"], ("c.png", "is a file", "need a folder")),
-        (["-o", "c.png", "."], ("c.png", "need a folder")),
-        (["-o", "no/such", "a.png", "b.png"], ("no/such", "there is no folder no")),
         (["-o", "no/such.png", "a.png"], ("no", "does not exist")),
         (["-o", "c.png/x.png", "a.png"], ("c.png/x.png",)),
         (["-o", "out.gif", "a.png"], ("'.gif'", ".png")),
-        (["-o", "out.png", "--format", "jpg", "a.png"], ("out.png", "--format")),
         (["-o", "n" * 300 + ".png", "a.png"], ("too long",)),
         (["--format", "gif", "a.png"], ("'gif'", "jpeg")),
-        (["--suffix", "/x", "a.png"], ("'/x'", "-o")),
         (["-s", "3", "a.png"], ("tiny.safetensors", "enlarges by 2, not by 3")),
         (["--device", "abacus", "a.png"], ("'abacus'",)),
         ([], ("no picture given", "relume upscale photo.jpg")),
@@ -187,10 +179,13 @@ def test_usage_errors_have_status_2_and_no_traceback(tmp_path, relume):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_closed(tmp_path, refused, relume, tiny, weights, closed_folder):
+def test_a_folder_that_is_closed(tmp_path, refused, tiny, closed_folder):
     picture_file(tmp_path / "a.png")
     refused("upscale", "a.png", "-n", tiny, "-o", closed_folder / "a.png", says=("closed", "choose another"))
     refused("upscale", "a.png", "-n", tiny, "-o", closed_folder / "new", says=("closed/new", "another -o"))
+
+
+def test_a_folder_that_is_closed_to_a_checkpoint(refused, weights, closed_folder):
     refused("convert", weights / "tiny.pth", "-o", closed_folder / "t.safetensors", says=("closed", "choose"))
 
 

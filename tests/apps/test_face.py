@@ -71,8 +71,12 @@ def test_contradictions_and_unknown_names(tiny):
         relume.upscale(picture(), 7)
     with pytest.raises(RelumeError, match="no variant for scale 0"):
         relume.upscale(picture(), 0)
-    with pytest.raises(UnknownNameError, match="did you mean 'cfsr-x4'"):
-        relume.load("cfsr-4")
+    for wrong, near in (("cfsr-4", "cfsr-x4"), ("CFSR-X3", "cfsr-x3")):
+        with pytest.raises(UnknownNameError, match=f"did you mean '{near}'"):
+            relume.load(wrong)
+    for wrong in ("", "n" * 300):
+        with pytest.raises(UnknownNameError, match="unknown model"):
+            relume.load(wrong)
     with pytest.raises(CheckpointError, match="there is no file"):
         relume.load(tiny.with_name("other.safetensors"))
     with pytest.raises(RelumeError, match="cannot run on 'abacus'"):

@@ -79,3 +79,37 @@ def test_outputs_of_an_earlier_run_are_not_enlarged_again(tmp_path):
         ("b_x2.png", "b_x2_x2.png"),  # not what b.jpg becomes
     ]
     assert todo.failures == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "output", "wish", "says"),
+    [
+        (["a.png", "b.png"], "c.png", {}, "c.png names a file, but several pictures need a folder"),
+        (["a.png", "b.png"], "there.png", {}, "there.png is a file, but several pictures need a folder"),
+        (["."], "c.png", {}, "c.png names a file, but several"),
+        (["a.png", "b.png"], "no/such", {}, "there is no folder no; make it first"),
+        (["a.png"], "c.png", {"format": "jpg"}, "c.png is not named as the format jpg is"),
+        (["a.png"], None, {"format": "gif"}, "unknown format 'gif'; known: avif, jpeg, png, tiff, webp"),
+        (["a.png"], None, {"suffix": "/x"}, "--suffix '/x' holds a folder"),
+        (["a.png"], None, {"suffix": "/../../x"}, "holds a folder"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_work(place, asked, output, wish, says):
+    (place / "there.png").touch()
+    try:
+        with pytest.raises(RelumeError) as caught:
+            plan(
+                [Path(path) for path in asked],
+                output and Path(output),
+                **{"suffix": "", "format": None, **wish},
+            )
+        assert says in str(caught.value)
+    finally:
+        (place / "there.png").unlink()
+
+
+def test_a_single_input_in_the_way_of_itself_is_refused(place):
+    for output, suffix in ((None, ""), ("a.png", ""), (".", ""), ("in/../a.png", "")):
+        todo = plan([Path("a.png")], output and Path(output), suffix=suffix, format=None)
+        assert todo.jobs == []
+        assert "would be lost" in todo.failures[0]

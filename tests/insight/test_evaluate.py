@@ -11,9 +11,8 @@ import torch
 from relume.core.errors import DataError
 from relume.data.benchmarks import Pair, find_pairs
 from relume.insight.evaluate import evaluate, write_csv, write_json
-from relume.nn.resize import enlarge_bicubic
 from relume.measures.protocols import protocol
-from relume.nn.resize import imresize_uint8
+from relume.nn.resize import enlarge_bicubic, imresize_uint8
 
 SR_Y = protocol("sr-y")
 

@@ -69,7 +69,8 @@ def test_killed_again_and_again_it_ends_with_the_weights_of_a_run_left_alone(des
     kills = 0
     while kills < 3:
         process = subprocess.Popen(
-            command("--run", "killed", *longer), cwd=desk, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command("--run", "killed", *longer), cwd=desk,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         state = desk / "killed" / "state.safetensors"

@@ -1,51 +1,128 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Put files out so that nothing half-done is ever seen under their names."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from relume.core.errors import OutputExistsError, RelumeError
 
+_numbers = itertools.count()
 
-@contextmanager
-def whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is renamed into place, else removed.
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file would be larger than the system allows; choose another folder or lift the limit",
+    errno.EACCES: "permission is missing; choose another folder or change its permissions",
+    errno.EPERM: "permission is missing; choose another folder or change its permissions",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOTDIR: "a part of its path is a file, not a folder; check the path",
+    errno.ELOOP: "its symbolic links lead in a circle; check the path",
+}
 
-    The temporary name is hidden, holds the process number and keeps the suffix.
+
+def check_target(path: Path, *, overwrite: bool, error: type[RelumeError] = RelumeError) -> Path:
+    """Check that a file may be written, before any work goes into it.
+
+    Args:
+        path: The file.
+        overwrite: Whether an older file may be replaced.
+        error: What to raise when it cannot be written.
+
+    Returns:
+        The path with symbolic links followed, so that a link is written through and not replaced.
 
     Raises:
-        OutputExistsError: the file is there and `overwrite` is false.
-        RelumeError: the folder is missing or closed to us, or the disk is full.
+        OutputExistsError: When it is there and `overwrite` is false.
+        RelumeError: Of the kind asked for, when its folder is missing or may not be written, or it
+            is itself a folder.
     """
-    if path.is_dir():
-        raise OutputExistsError(f"{path} is a folder; name a file")
-    if not overwrite and path.exists():
-        raise OutputExistsError(
-            f"{path} exists and is kept; choose another name or allow overwriting (--overwrite)"
-        )
-    if not path.parent.is_dir():
-        raise RelumeError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    partial = path.with_name(f".{path.stem[:100]}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield partial
-        with partial.open("rb") as written:
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise error(f"{path}: this is a folder; name the file to write in it")
+        if not target.parent.is_dir():
+            raise error(f"{path}: the folder {target.parent} does not exist; create it or choose another")
+        if os.path.lexists(target) and not overwrite:
+            raise _exists_error(path)
+        if target.exists() and not target.is_file():
+            raise error(f"{path}: this is a device or pipe; name an ordinary file")
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: cannot be written: {reason(problem)}") from None
+    effective = os.access in os.supports_effective_ids
+    if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=effective):
+        raise error(
+            f"{path}: the folder {target.parent} may not be written; choose another or change its permissions"
+        )
+    return target
+
+
+@contextmanager
+def whole(path: Path, *, overwrite: bool = True, error: type[RelumeError] = RelumeError) -> Iterator[Path]:
+    """Write a file so that its name shows the whole content or nothing.
+
+    Gives an empty hidden file in the same folder to write into. On success it takes the name in
+    one step; whatever fails, it is removed and an older file stays.
+
+    Args:
+        path: The file.
+        overwrite: Whether an older file may be replaced.
+        error: What to raise when it cannot be written.
+
+    Raises:
+        OutputExistsError: When the file is there, or has appeared meanwhile, and `overwrite` is false.
+        RelumeError: Of the kind asked for, when it cannot be written.
+    """
+    target = check_target(path, overwrite=overwrite, error=error)
+    # The target's own name is left out, so that the longest allowed name works too.
+    hidden = target.parent / f".relume-{os.getpid()}-{next(_numbers)}.part"
+    try:
+        # Made here, so that it has the permissions of any new file, whatever a library gives its own.
+        descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        mode = stat.S_IMODE((target if target.exists() else hidden).stat().st_mode)
+        os.close(descriptor)
+        yield hidden
+        with contextlib.suppress(OSError):
+            hidden.chmod(mode)
+        with hidden.open("r+b") as written:
             os.fsync(written.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise RelumeError(f"cannot write {path}: {_reason(error)}") from error
+        if overwrite:
+            hidden.replace(target)
+        else:
+            _take_free_name(hidden, target, path)
+    except OSError as problem:
+        raise error(f"{path}: cannot be written: {reason(problem)}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        hidden.unlink(missing_ok=True)
 
 
-def _reason(error: OSError) -> str:
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return "the disk is full; free some space or write elsewhere"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return "the folder may not be written to; choose another or change its permissions"
-        case _:
-            return error.strerror or str(error)
+def _exists_error(path: Path) -> OutputExistsError:
+    return OutputExistsError(
+        f"{path}: exists already and was kept; allow overwriting (--overwrite) or choose another name"
+    )
+
+
+def _take_free_name(hidden: Path, target: Path, shown: Path) -> None:
+    """Give the hidden file its name unless someone else has taken it meanwhile."""
+    try:
+        os.link(hidden, target)
+    except FileExistsError:
+        raise _exists_error(shown) from None
+    except OSError:
+        # Some file systems know no hard links; a small gap remains there.
+        if os.path.lexists(target):
+            raise _exists_error(shown) from None
+        hidden.replace(target)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return why the system refused, in words that say what to do where we know."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)

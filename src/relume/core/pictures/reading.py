@@ -15,8 +15,8 @@ import torch
 
 from relume.core.errors import PictureError
 from relume.core.pictures import colour, exif, formats, xmp
-from relume.core.pictures.files import open_regular
 from relume.core.pictures.ifd import BrokenStructureError
+from relume.core.pictures.opening import open_regular
 from relume.core.pictures.picture import Picture
 from relume.core.pictures.survey import Survey, lab_as_rgb, survey
 

@@ -12,7 +12,8 @@ import pyvips
 import torch
 
 from relume.core.errors import PictureError
-from relume.core.pictures import colour, exif, files, formats, xmp
+from relume.core.files import check_target, whole
+from relume.core.pictures import colour, exif, formats, xmp
 from relume.core.pictures.embed import Extras, embed
 from relume.core.pictures.formats import Ability
 from relume.core.pictures.ifd import BrokenStructureError
@@ -61,7 +62,7 @@ def write(
     kind = formats.format_of(path)
     ability = formats.ABILITIES[kind]
     _check_wishes(picture, path, ability, quality, bits)
-    target = files.check_target(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite, error=PictureError)
     notes: list[str] = []
     depth = _depth(picture, ability, bits, notes)
     try:
@@ -86,7 +87,8 @@ def write(
         raise PictureError(
             f"{path}: memory does not suffice to encode {picture.size}; make it smaller"
         ) from None
-    files.write_whole(pieces, target, shown=path, overwrite=overwrite)
+    with whole(path, overwrite=overwrite, error=PictureError) as hidden, hidden.open("wb") as file:
+        file.writelines(pieces)
     return (*notes, *said)
 
 

@@ -1,0 +1,155 @@
+"""Seconds of one CFSR training step: ours beside the plain ways of writing it, in one run.
+
+    python benchmarks/training_step.py [--threads 2] [--batch 16] [--patch 32] [--scale 4]
+
+The baseline is the plain way: contiguous memory, the layer norm written out, the edge branches as
+four convolutions, and PyTorch's own gradient of the large depthwise kernel. Rounds are interleaved
+and the fastest of each is taken, as the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig, EdgeConv
+from relume.nn.depthwise import LargeDepthwiseConv2d
+from relume.nn.norms import LayerNorm2d
+
+
+class PlainNorm(nn.Module):
+    """The layer norm over channels as it is usually written."""
+
+    def __init__(self, norm: LayerNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        x = (x - mean) / torch.sqrt(variance + self.eps)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class PlainEdges(nn.Module):
+    """The four branches convolved one after the other."""
+
+    def __init__(self, layer: EdgeConv) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        output = layer.conv(x)
+        for strength, mask, bias in zip(layer.strengths, layer.masks, layer.biases, strict=True):
+            output = output + F.conv2d(x, strength * mask, bias, padding=1, groups=x.shape[1])
+        return output
+
+
+class PlainDepthwise(nn.Module):
+    """The large kernel with PyTorch's own gradient."""
+
+    def __init__(self, layer: LargeDepthwiseConv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.Conv2d.forward(self.layer, x)
+
+
+class Contiguous(nn.Module):
+    """The first convolution, giving contiguous memory, which what follows then keeps."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.contiguous()).contiguous()
+
+
+PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    LayerNorm2d: PlainNorm,
+    EdgeConv: PlainEdges,
+    LargeDepthwiseConv2d: PlainDepthwise,
+}
+
+
+def network(config: CFSRConfig, plain: tuple[type[nn.Module], ...], *, contiguous: bool) -> nn.Module:
+    """Build the network with some of its layers written the plain way."""
+    torch.manual_seed(0)
+    model = CFSR(config)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) in plain:
+                setattr(module, name, PLAIN[type(child)](child))
+    if contiguous:
+        model.shallow = Contiguous(model.shallow)  # type: ignore[assignment]
+    return model
+
+
+def step(model: nn.Module, optimiser: torch.optim.Optimizer, low: Tensor, high: Tensor) -> None:
+    """One training step with L1."""
+    optimiser.zero_grad(set_to_none=True)
+    F.l1_loss(model(low), high).backward()
+    optimiser.step()
+
+
+def main() -> None:
+    """Time the ways and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    for name, default in (("threads", 2), ("batch", 16), ("patch", 32), ("scale", 4), ("rounds", 8)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    config = CFSRConfig(scale=options.scale)
+    everything = (LayerNorm2d, EdgeConv, LargeDepthwiseConv2d)
+    ways: dict[str, tuple[nn.Module, bool]] = {
+        "plain: contiguous, written-out norm, four edge convolutions": (
+            network(config, everything, contiguous=True), False,
+        ),
+        "+ channels last": (network(config, everything, contiguous=False), False),
+        "+ fused norm over a permuted view": (
+            network(config, (EdgeConv, LargeDepthwiseConv2d), contiguous=False), False,
+        ),
+        "+ edge kernels summed before convolving": (
+            network(config, (LargeDepthwiseConv2d,), contiguous=False), False,
+        ),
+        "+ blockwise gradient of the 9x9 kernel": (network(config, (), contiguous=False), False),
+        "+ fused Adam (relume train)": (network(config, (), contiguous=False), True),
+    }  # fmt: skip
+    low = torch.rand(options.batch, 3, options.patch, options.patch)
+    high = torch.rand(options.batch, 3, *(options.patch * options.scale,) * 2)
+    optimisers = {
+        name: torch.optim.Adam(model.parameters(), fused=fused) for name, (model, fused) in ways.items()
+    }
+    best = dict.fromkeys(ways, float("inf"))
+    for round_ in range(options.rounds + 1):
+        for name, (model, _) in ways.items():
+            started = time.perf_counter()
+            step(model, optimisers[name], low, high)
+            if round_:  # the first round warms up
+                best[name] = min(best[name], time.perf_counter() - started)
+    table = Table(
+        title=f"CFSR x{options.scale}, {options.batch} patches of {options.patch}x{options.patch}, "
+        f"{options.threads} threads, torch {torch.__version__}",
+        title_justify="left",
+    )
+    table.add_column("way, each with those above")
+    table.add_column("s/step", justify="right")
+    table.add_column("share of plain", justify="right")
+    first = next(iter(best.values()))
+    for name, seconds in best.items():
+        table.add_row(name, f"{seconds:.3f}", f"{seconds / first:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
