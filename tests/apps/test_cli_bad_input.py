@@ -95,10 +95,10 @@ def test_a_bomb_takes_no_memory(tmp_path, tiny):
 def test_memory_that_does_not_suffice_is_said(tmp_path, refused, tiny):
     if sys.platform != "linux":
         pytest.skip("only Linux keeps to a limit of address space")
-    pyvips.Image.black(12_000, 12_000).pngsave(str(tmp_path / "wide.png"))
+    pyvips.Image.black(9_000, 9_000).pngsave(str(tmp_path / "wide.png"))
     refused(
         "upscale", "wide.png", "-n", tiny,
-        says=("wide.png", "memory does not suffice", "--tile"), limits={"RLIMIT_AS": 2_600_000_000},
+        says=("wide.png", "memory does not suffice", "--tile"), limits={"RLIMIT_AS": 1_900_000_000},
     )  # fmt: skip
 
 
@@ -199,11 +199,9 @@ def test_a_folder_that_cannot_be_listed(tmp_path, relume, tiny):
     assert done.stderr.startswith("error: locked: cannot be listed: ")
 
 
-@pytest.mark.parametrize("older", [None, b"older result"])
-def test_a_file_that_may_not_grow_leaves_nothing_half_written(tmp_path, refused, tiny, older):
+def test_a_file_that_may_not_grow_leaves_the_older_one_and_no_half_one(tmp_path, refused, tiny):
     picture_file(tmp_path / "a.png", 200, 200)
-    if older:
-        (tmp_path / "b.tif").write_bytes(older)
+    (tmp_path / "b.tif").write_bytes(b"older result")
     refused(
         "upscale", "a.png", "-o", "b.tif", "--overwrite", "-n", tiny,
         says=("b.tif", "choose another folder"), limits={"RLIMIT_FSIZE": 20_000},

@@ -10,6 +10,7 @@ from relume.core.catalogue import FILE, systems, variants
 
 def test_catalogue_is_not_stale():
     assert FILE.read_text(encoding="utf-8") == catalogue.build(), "run: python -m relume.apps.catalogue"
+    assert catalogue.PAGE.read_text(encoding="utf-8") == catalogue.build_page()
 
 
 def test_every_variant_is_found_under_its_name():

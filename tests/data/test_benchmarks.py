@@ -125,3 +125,10 @@ def test_shared_sets(shared):
         if files.high_path.stem == "bridge"
     )
     assert bridge.load(scale=4).high.shape == (3, 512, 512)
+
+
+def test_a_set_can_be_called_otherwise_than_its_folder(shared):
+    pairs = find_pairs(shared / "data" / "sr" / "Set5", scale=4, name="five")
+    assert {pair.set_name for pair in pairs.files} == {"five"}
+    with pytest.raises(DataError, match="cannot all be called 'five'"):
+        find_pairs(shared / "data" / "sr", scale=4, name="five")

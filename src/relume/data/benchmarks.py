@@ -130,7 +130,9 @@ class BenchmarkPairs(Sequence[Pair]):
         return (files.load(scale=self.scale) for files in self.files)
 
 
-def find_pairs(folder: Path, *, scale: int, always_make_low: bool = False) -> BenchmarkPairs:
+def find_pairs(
+    folder: Path, *, scale: int, always_make_low: bool = False, name: str | None = None
+) -> BenchmarkPairs:
     """Find the benchmark sets of a folder; see the top of this file for the layouts understood.
 
     Only names are looked at here; pictures are read one by one as the result is walked.
@@ -139,12 +141,13 @@ def find_pairs(folder: Path, *, scale: int, always_make_low: bool = False) -> Be
         folder: DIR, as the user gives it.
         scale: how many times larger the high pictures are, from 1.
         always_make_low: make every low picture, even where one is given.
+        name: what to call the set, where the folder is one and is called otherwise.
 
     Returns:
         The pairs, in order; at least one.
 
     Raises:
-        DataError: no folder, no pictures, or a given low folder lacks a picture.
+        DataError: no folder, no pictures, a given low folder lacks a picture, or one name for several sets.
         ValueError: the scale is below 1.
     """
     if scale < 1:
@@ -152,9 +155,15 @@ def find_pairs(folder: Path, *, scale: int, always_make_low: bool = False) -> Be
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with {_LAYOUTS}")
     sets = [folder] if _is_set(folder) else [inner for inner in sorted(folder.iterdir()) if _is_set(inner)]
+    if name is not None and len(sets) > 1:
+        raise DataError(
+            f"{folder} holds {len(sets)} sets, which cannot all be called {name!r}; name one of them"
+        )
     # resolve, so that "." and ".." have a name as well.
     files = [
-        pair for inner in sets for pair in _set_files(inner, inner.resolve().name, scale, always_make_low)
+        pair
+        for inner in sets
+        for pair in _set_files(inner, name or inner.resolve().name, scale, always_make_low)
     ]
     if not files:
         raise DataError(f"no pictures in {folder}; understood are: {_LAYOUTS}")

@@ -126,6 +126,8 @@ class Run:
             averaged = self.loop.run()
         if self.loop.accelerator.is_main_process:
             self._write(self.weights_path, averaged, self.recipe.steps, finished=True)
+        # Without this, several processes wait for each other for ever when they exit.
+        self.loop.accelerator.end_training()
         return self.weights_path
 
     def _write(self, path: Path, state: Mapping[str, Tensor], step: int, *, finished: bool = False) -> None:

@@ -172,14 +172,15 @@ class Loop:
             meter.seconds += now - started
             started = now
             last = self.step == self.config.steps
+            stopping = self._stop_agreed()
             if self.step % self.config.log_every == 0 or last:
-                self._log(meter.take())
+                self._log(meter.take(self.accelerator))
             if self.validate and (self.step % self.config.validate_every == 0 or last):
                 self._validate()
                 started = time.perf_counter()
-            if self.step % self.config.save_every == 0 or last or self.stop_asked:
+            if self.step % self.config.save_every == 0 or last or stopping:
                 self.save()
-            if self.stop_asked and not last:
+            if stopping and not last:
                 raise RunStoppedError(
                     f"stopped after step {self.step} of {self.config.steps}; the same command goes on"
                 )
@@ -199,6 +200,15 @@ class Loop:
         self.optimiser.step()
         self.average.update(self.network, self.step + 1)
         return {**{name: value.detach() for name, value in losses.items()}, "gradient": norm.detach()}
+
+    def _stop_agreed(self) -> bool:
+        """Tell whether to stop now; several processes ask each other, but only now and then."""
+        if self.accelerator.num_processes == 1:
+            return self.stop_asked
+        if self.step % self.config.log_every:
+            return False
+        asked = torch.tensor(float(self.stop_asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked) > 0)
 
     def _log(self, means: dict[str, float]) -> None:
         if not math.isfinite(means["loss"]):
@@ -252,7 +262,7 @@ _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class _Meter:
-    """Means of what was added since they were last taken; one synchronisation for each taking."""
+    """Means, over steps and processes, of what was added; one synchronisation for each taking."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -264,8 +274,11 @@ class _Meter:
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
         self._count += 1
 
-    def take(self) -> dict[str, float]:
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
+    def take(self, accelerator: Accelerator) -> dict[str, float]:
+        means = {
+            name: float(accelerator.reduce(value, reduction="mean")) / self._count
+            for name, value in self._sums.items()
+        }
         means["seconds_per_step"] = self.seconds / self._count
         self._sums, self._count, self.seconds = {}, 0, 0.0
         return means

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def evaluate(
     name: Annotated[str, typer.Argument(help="A model from `relume models`, or a weights file.")],
     data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of a benchmark set, or of several; may be repeated.")
+        list[str],
+        typer.Option("--data", help="Folder of a set or of several, or NAME=FOLDER; may be repeated."),
     ],
     protocol: Annotated[str, typer.Option(help="How to measure: sr-y (as papers do) or sr-rgb.")] = "sr-y",
     output: Annotated[
@@ -43,7 +44,10 @@ def evaluate(
 
     chosen = find_protocol(protocol)
     restorer = load(name, device=device)
-    found = [find_pairs(folder, scale=restorer.scale, always_make_low=make_low) for folder in data]
+    found = [
+        find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called)
+        for called, folder in map(_set_and_folder, data)
+    ]
     total = sum(len(pairs) for pairs in found)
     with progress_bar() as bar:
         task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
@@ -68,6 +72,14 @@ def evaluate(
     if record:
         _record(Path(name), result)
         out.print(f"recorded in {name}", markup=False)
+
+
+def _set_and_folder(text: str) -> tuple[str | None, Path]:
+    """Split NAME=FOLDER; a text that is a folder itself is one, whatever it holds."""
+    called, equals, folder = text.partition("=")
+    if not equals or not called or "/" in called or Path(text).is_dir():
+        return None, Path(text)
+    return called, Path(folder)
 
 
 def _table(result: Evaluation, name: str) -> Table:

@@ -68,10 +68,12 @@ def train(
             raise RelumeError(
                 f"{folder} holds this run, finished ({recipe.steps} steps); choose another --run folder"
             )
-        if prepared.done:
+        main = prepared.loop.accelerator.is_main_process
+        if prepared.done and main:
             err.print(f"{folder} holds this run; going on after step {prepared.done} of {recipe.steps}")
         weights = prepared.train()
-    out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)
+    if main:
+        out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)
 
 
 def _command() -> str:
