@@ -23,12 +23,13 @@ class Shrinking:
     def batches(self, first, last, *, rank=0, world=1):
         for step in range(first, last):
             low = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(step))
-            yield {"input": low, "target": low * (float("nan") if step == self.poison else 0.5)}
+            poison = float("nan") if step == self.poison else 0.0
+            yield {"input": low + poison, "target": low * 0.5}
 
 
-def loop(folder, *, source=None, steps=40, **settings):
+def loop(folder, *, source=None, steps=40, log_every=10, **settings):
     torch.manual_seed(0)
-    config = LoopConfig(steps=steps, log_every=10, save_every=10, validate_every=20, **settings)
+    config = LoopConfig(steps=steps, log_every=log_every, save_every=10, validate_every=20, **settings)
     observers = settings.pop("observers", [JsonLog(folder)])
     return Loop(
         nn.Conv2d(1, 1, 1), PixelConfig().build(), source or Shrinking(), config,
@@ -129,9 +130,10 @@ def test_a_loss_that_is_no_number_stops_the_run_in_one_line(tmp_path):
         loop(tmp_path, source=Shrinking(poison=15)).run()
 
 
-def test_the_state_of_a_poisoned_run_is_the_last_good_one(tmp_path):
+@pytest.mark.parametrize("log_every", [10, 1000])
+def test_the_state_of_a_poisoned_run_is_the_last_good_one(tmp_path, log_every):
     with pytest.raises(RelumeError):
-        loop(tmp_path, source=Shrinking(poison=15)).run()
+        loop(tmp_path, source=Shrinking(poison=15), log_every=log_every).run()
     run = loop(tmp_path)
     run._resume()
     assert run.step == 10

@@ -179,6 +179,7 @@ class Loop:
                 self._validate()
                 started = time.perf_counter()
             if self.step % self.config.save_every == 0 or last or stopping:
+                self._refuse_broken(values)
                 self.save()
             if stopping and not last:
                 raise RunStoppedError(
@@ -211,14 +212,18 @@ class Loop:
         return bool(self.accelerator.reduce(asked) > 0)
 
     def _log(self, means: dict[str, float]) -> None:
-        if not math.isfinite(means["loss"]):
-            raise RelumeError(
-                f"the loss is no longer a number near step {self.step}; lower optimiser.learning_rate or use "
-                f"precision=fp32, and start from the last checkpoint in {self.folder}"
-            )
+        self._refuse_broken(means)
         rate = learning_rate(self.step - 1, self.config.steps, self.config.optimiser, self.config.schedule)
         for observer in self.observers:
             observer.logged(self.step, {**means, "learning_rate": rate})
+
+    def _refuse_broken(self, values: Mapping[str, Tensor | float]) -> None:
+        """Stop before weights that are no longer numbers can be logged or saved."""
+        if not all(math.isfinite(float(values[name])) for name in ("loss", "gradient")):
+            raise RelumeError(
+                f"the loss is no longer a number near step {self.step}; lower optimiser.learning_rate or use "
+                f"precision=fp32; the last good state is kept in {self.folder}"
+            )
 
     def _validate(self) -> None:
         if not self.accelerator.is_main_process or self.validate is None:

@@ -1,0 +1,92 @@
+"""`relume evaluate` as a user runs it: its files, its record in the weights, and what it refuses."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
+from relume.core.pictures import Picture, write
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+
+
+@pytest.fixture
+def desk(tmp_path):
+    torch.manual_seed(0)
+    config = CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3)
+    header = Header(model="cfsr", variant=None, config=config.model_dump(mode="json"))
+    write_checkpoint(tmp_path / "tiny.safetensors", CFSR(config).state_dict(), header)
+    (tmp_path / "set").mkdir()
+    for name in ("a", "b"):
+        write(Picture(pixels=torch.rand(3, 33, 42)), tmp_path / "set" / f"{name}.png")
+    return tmp_path
+
+
+def evaluate(desk, *arguments, expect=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "relume.apps.cli", "evaluate", *arguments],
+        cwd=desk, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def test_table_csv_and_json_tell_the_same(desk):
+    done = evaluate(desk, "tiny.safetensors", "--data", "My set=set")
+    document = json.loads((desk / "evaluation" / "tiny-sr-y.json").read_text())
+    with (desk / "evaluation" / "tiny-sr-y.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["a", "b"]
+    (entry,) = document["sets"]
+    assert entry["set"] == "My set"
+    assert entry["psnr"] == pytest.approx(sum(float(row["psnr"]) for row in rows) / 2)
+    assert f"{entry['psnr']:.3f}" in done.stdout
+    assert document["protocol"]["name"] == "sr-y"
+    weights = (desk / "tiny.safetensors").read_bytes()
+    assert document["model"]["file_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert rows[0]["high_sha256"] == hashlib.sha256((desk / "set" / "a.png").read_bytes()).hexdigest()
+    assert document["versions"]["torch"] == torch.__version__
+
+
+def test_record_puts_the_figures_into_the_weights(desk):
+    path = desk / "tiny.safetensors"
+    _, before = read_checkpoint(path)
+    for _ in range(2):
+        evaluate(desk, "tiny.safetensors", "--data", "set", "--record")
+    header, after = read_checkpoint(path)
+    (entry,) = header.measured
+    assert (entry["set"], entry["protocol"], entry["pictures"]) == ("set", "sr-y", 2)
+    assert entry["psnr"] < entry["bicubic_psnr"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny.safetensors", "--data", "nowhere"], "nowhere"),
+        (["tiny.safetensors", "--data", "set", "--protocol", "sr-yy"], "did you mean 'sr-y'?"),
+        (["cfsr-x5", "--data", "set"], "unknown model 'cfsr-x5'"),
+        (["missing.safetensors", "--data", "set"], "there is no file missing.safetensors"),
+        (["tiny.safetensors", "--data", "set", "-o", "set/a.png"], "cannot make the folder set/a.png"),
+        (["tiny.safetensors", "--data", "set", "-o", "no/folder"], "cannot make the folder no/folder"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_line(desk, arguments, message):
+    done = evaluate(desk, *arguments, expect=1)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def test_a_broken_picture_is_named(desk):
+    (desk / "set" / "b.png").write_bytes(b"no picture at all")
+    done = evaluate(desk, "tiny.safetensors", "--data", "set", expect=1)
+    assert "b.png" in done.stderr
+    assert not (desk / "evaluation").exists()
