@@ -48,17 +48,8 @@ def build(config: Config, *, system: str, steps: Iterable[str] = ()) -> Network:
         system: short name of the system.
         steps: surgery to do after building.
     """
-    network: Network = network_class(system)(config)
+    network: Network = model_file(systems()[system]).NETWORK(config)
     return apply_steps(network, steps)
-
-
-def network_class(system: str) -> type[Any]:
-    """Return the class in a system's file that is built from its variants' configs."""
-    module = model_file(systems()[system])
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Network) and value.__module__ == module.__name__:
-            return value
-    raise TypeError(f"{module.__name__} defines no Network")
 
 
 def config_class(system: str) -> type[Config]:

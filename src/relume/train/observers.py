@@ -131,7 +131,7 @@ class Curve:
             steps = [step for step, _ in figures]
             right.plot(steps, [values["psnr"] for _, values in figures], marker=".", label="network")
             right.axhline(figures[0][1]["psnr_bicubic"], color="tab:orange", linestyle="--", label="bicubic")
-            right.legend(loc="lower right")
+            right.legend(loc="center right")
         right.set(title="PSNR of the validation set, dB", xlabel="step")
         figure.suptitle(self._title)
         with whole(self._folder / "curve.png") as partial:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from relume.apps.console import megabytes, progress_bar, say
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PHOTO = Path(__file__).parent.parent / "photos" / "astronaut.webp"
+
+
+_FACE = (64, 160, 128)
+"""Top, left and side of the photo's detail that is shown magnified, in its own pixels."""
 
 
 def demo(
@@ -62,16 +69,15 @@ def demo(
 
     write(small, small_path, overwrite=overwrite)
     write(large, large_path, overwrite=overwrite)
-    nearest = low.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    sheet = contact_sheet(
-        [
-            (f"input, {width}x{height}\n(shown x{scale})", nearest),
-            (f"bicubic x{scale}\n{theirs['psnr']:.2f} dB, SSIM {theirs['ssim']:.4f}", bicubic),
-            (f"{restorer.name}\n{ours['psnr']:.2f} dB, SSIM {ours['ssim']:.4f}", large.pixels),
-            (f"original, {target.shape[2]}x{target.shape[1]}\nphoto: NASA", target),
-        ]
+    shown = (
+        (f"input, {width}x{height}\n(shown x{scale})", _magnified(low, scale)),
+        (f"bicubic x{scale}\n{theirs['psnr']:.2f} dB, SSIM {theirs['ssim']:.4f}", bicubic),
+        (f"{restorer.name}\n{ours['psnr']:.2f} dB, SSIM {ours['ssim']:.4f}", large.pixels),
+        (f"original, {target.shape[2]}x{target.shape[1]}\nphoto: NASA", target),
     )
-    save_sheet(sheet, sheet_path)
+    top, left, side = _FACE
+    details = [("detail", _magnified(each[:, top : top + side, left : left + side], 4)) for _, each in shown]
+    save_sheet(contact_sheet([*shown, *details], columns=len(shown)), sheet_path)
 
     rows = (
         ("model", restorer.name),
@@ -86,3 +92,8 @@ def demo(
     )  # fmt: skip
     for heading, text in rows:
         say(f"{heading:<12} {text}")
+
+
+def _magnified(pixels: Tensor, times: int) -> Tensor:
+    """Show each pixel of `C H W` as a square."""
+    return pixels.repeat_interleave(times, 1).repeat_interleave(times, 2)

@@ -283,6 +283,9 @@ VARIANTS = {
     for scale, parameters in ((2, 291_324), (3, 297_819), (4, 306_912))
 }
 
+NETWORK = CFSR
+"""What a variant's config builds."""
+
 OFFICIAL_SETTINGS = {"img_range": "image_range"}
 """Authors' constructor arguments that their checkpoints do not show, and our names for them."""
 
