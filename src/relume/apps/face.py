@@ -73,7 +73,7 @@ def upscale(
         picture: what `relume.read` gave.
         scale: 2, 3 or 4; None takes the model's.
         model: variant, system or weights file; None takes the default.
-        tile: side of the tiles in input pixels, 0 for the whole picture at once.
+        tile: longest side of the tiles in input pixels, 0 for the whole picture at once.
         device: where to run.
 
     Raises:

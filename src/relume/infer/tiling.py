@@ -7,6 +7,7 @@ thrown away.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Tile:
 
 
 def tiles(height: int, width: int, *, tile: int, halo: int) -> Iterator[Tile]:
-    """Cut a picture into tiles of `tile` pixels a side, the last of each row and column smaller."""
+    """Cut a picture into tiles of at most `tile` pixels a side, all as nearly equal as they can be."""
     for rows in _cuts(height, tile):
         for columns in _cuts(width, tile):
             yield Tile(rows, columns, _widened(rows, halo, height), _widened(columns, halo, width))
@@ -49,7 +50,7 @@ def run_tiled(
         run: maps `B C h w` to `B C sh sw`.
         low: the whole input `B C H W`.
         scale: s.
-        tile: side of a tile without its halo, input pixels.
+        tile: longest side of a tile without its halo, input pixels.
         halo: how far the model looks, input pixels.
         advance: told the share of the picture done, 0..1, after each tile.
 
@@ -76,7 +77,9 @@ def run_tiled(
 
 
 def _cuts(length: int, tile: int) -> list[tuple[int, int]]:
-    return [(start, min(start + tile, length)) for start in range(0, length, tile)]
+    count = -(-length // tile)
+    edges = [index * length // count for index in range(count + 1)]
+    return list(itertools.pairwise(edges))
 
 
 def _widened(span: tuple[int, int], halo: int, length: int) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def upscale(
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="For jpeg, webp and avif.")] = None,
     tile: Annotated[
         int | None,
-        typer.Option(min=0, help="Side of the tiles in input pixels; 0: the whole picture at once."),
+        typer.Option(min=0, help="Longest side of the tiles in input pixels; 0: the whole picture at once."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda …; default: a GPU where there is one.")
