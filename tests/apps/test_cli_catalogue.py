@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -104,9 +105,10 @@ def test_doctor_finds_this_installation_sound(tmp_path, relume):
 
 def test_doctor_tells_how_to_mend_what_is_missing_and_what_is_broken(tmp_path, relume):
     """Libraries in front of the real ones: an optional one that is not there, a needed one that fails."""
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     (tmp_path / "accelerate.py").write_text("raise ModuleNotFoundError('no accelerate', name='accelerate')")
     (tmp_path / "safetensors.py").write_text("raise OSError('cannot load [libfoo.so]\\nof the wrong kind')")
-    done = relume("doctor", cwd=tmp_path, env={"COLUMNS": "200", "PYTHONPATH": str(tmp_path)})
+    done = relume("doctor", cwd=tmp_path, env={"COLUMNS": "200", "PYTHONPATH": path})
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "broken: cannot load [libfoo.so] of the wrong kind" in done.stdout

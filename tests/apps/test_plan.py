@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     os.chdir(before)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     there=st.sets(st.sampled_from(FILES), max_size=12),
     asked=st.lists(

@@ -10,7 +10,7 @@ from relume.core.errors import RelumeError
 from relume.train.ema import WeightAverage
 from relume.train.loop import Loop, RunStoppedError, learning_rate
 from relume.train.objectives.pixel import PixelConfig
-from relume.train.observers import Curve, JsonLog, read_log
+from relume.train.observers import Curve, JsonLog, read_log, tensorboard_log
 from relume.train.settings import LoopConfig, OptimiserConfig, ScheduleConfig
 
 
@@ -27,13 +27,12 @@ class Shrinking:
             yield {"input": low + poison, "target": low * 0.5}
 
 
-def loop(folder, *, source=None, steps=40, log_every=10, **settings):
+def loop(folder, *, source=None, steps=40, log_every=10, observers=None, **settings):
     torch.manual_seed(0)
     config = LoopConfig(steps=steps, log_every=log_every, save_every=10, validate_every=20, **settings)
-    observers = settings.pop("observers", [JsonLog(folder)])
     return Loop(
         nn.Conv2d(1, 1, 1), PixelConfig().build(), source or Shrinking(), config,
-        folder=folder, recipe=config.model_dump(mode="json"), observers=observers,
+        folder=folder, recipe=config.model_dump(mode="json"), observers=observers or [JsonLog(folder)],
     )  # fmt: skip
 
 
@@ -158,3 +157,13 @@ def test_curve_is_drawn(tmp_path):
     log.validated(10, {"psnr": 30.0, "psnr_bicubic": 28.0})
     curve.validated(10, {})
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_gets_the_same_figures(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    board = tensorboard_log(tmp_path)
+    loop(tmp_path, observers=[JsonLog(tmp_path), board]).run()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    logged = {line["step"]: line["loss"] for line in read_log(tmp_path / "log.jsonl")}
+    assert {event.step: event.value for event in events.Scalars("train/loss")} == pytest.approx(logged)
