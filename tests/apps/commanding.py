@@ -72,7 +72,7 @@ def run_relume(
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
