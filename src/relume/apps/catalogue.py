@@ -62,7 +62,8 @@ def _weights(variant: str) -> dict[str, Any]:
     header = read_header(path) if path.exists() else None
     if header is None:
         return {"weights": None, "measured": [], "trained": {}}
-    return {"weights": path.name, "measured": list(header.measured), "trained": dict(header.trained)}
+    trained = {**header.trained, "start": (header.recipe or {}).get("start")}
+    return {"weights": path.name, "measured": list(header.measured), "trained": trained}
 
 
 def build_page() -> str:
@@ -98,7 +99,8 @@ def _variant_lines(name: str, variant: dict[str, Any], claims: list[dict[str, An
     if trained:
         lines[-1] += (
             f" Weights: {trained['of_steps']:,} steps on {trained['pictures']} pictures of "
-            f"{', '.join(trained['folders'])} ({trained['device']}, seed {trained['seed']}), by"
+            f"{', '.join(trained['folders'])}, from {trained['start'] or 'scratch'} "
+            f"({trained['device']}, seed {trained['seed']}), by"
         )
         lines += ["", "```sh", trained["command"], "```"]
     claimed: dict[str, dict[str, float]] = {}

@@ -129,7 +129,7 @@ def _trained(trained: Mapping[str, Any]) -> str:
     return (
         f"(trained by {trained['by']}: {trained['of_steps']:,} steps in {trained['hours']:.2f} h on "
         f"{trained['device']}, {trained['pictures']} pictures of {', '.join(trained['folders'])}, "
-        f"seed {trained['seed']})"
+        f"seed {trained['seed']}, from {trained['start'] or 'scratch'})"
     )
 
 
