@@ -7,6 +7,8 @@ import torch
 
 import relume
 from relume.core.errors import CheckpointError, OutputExistsError, PictureError, RelumeError, UnknownNameError
+from relume.infer.restorer import Restorer
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 
 
 def picture(channels: int = 3, height: int = 7, width: int = 9, *, alpha: bool = False) -> relume.Picture:
@@ -95,3 +97,22 @@ def test_everything_public_is_there():
     for name in relume.__all__:
         assert getattr(relume, name) is not None
         assert name in dir(relume)
+
+
+def test_a_model_of_one_channel_enlarges_colour_plane_by_plane():
+    torch.manual_seed(0)
+    network = CFSR(CFSRConfig(scale=2, channels=1, width=8, depths=(1,), kernel_size=3))
+    restorer = Restorer(network, name="gray", device="cpu")
+    colour = torch.rand(3, 6, 7)
+    enlarged = restorer(relume.Picture(pixels=colour))
+    assert enlarged.pixels.shape == (3, 12, 14)
+    for index in range(3):
+        alone = restorer(relume.Picture(pixels=colour[index : index + 1]))
+        assert (enlarged.pixels[index] - alone.pixels[0]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu"])
+def test_a_device_that_cannot_run_is_refused(device):
+    network = CFSR(CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3))
+    with pytest.raises(RelumeError, match=f"cannot run on the device '{device}'"):
+        Restorer(network, name="x", device=device)

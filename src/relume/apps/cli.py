@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -61,6 +62,13 @@ def main() -> None:
         # The reader of our output has gone (`relume models | head`); that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        # Standard output goes to a full disk (`relume models > list.txt`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say_error(f"cannot print the result: {error.strerror}; free some space")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

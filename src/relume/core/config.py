@@ -17,7 +17,13 @@ from relume.core.errors import ConfigError, nearest
 class Config(BaseModel):
     """Base of all settings: immutable, no unknown keys, values checked on construction."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:

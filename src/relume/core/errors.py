@@ -16,7 +16,7 @@ class RelumeError(Exception):
 
     def __init__(self, message: str) -> None:
         # Library messages quoted inside ours may hold line breaks; a user gets one line.
-        super().__init__(" ".join(message.split()))
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
 class PictureError(RelumeError):

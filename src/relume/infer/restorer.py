@@ -54,9 +54,11 @@ class Restorer:
         self.engine = Engine("torch", device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             self._network = network.to(self.engine.device).eval()
-        except (RuntimeError, AssertionError) as error:
+            self._on_device(torch.zeros(1, self.contract.channels, 1, 1)).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0][:160]
             raise RelumeError(
-                f"cannot run on {self.engine.device!r}: {str(error).splitlines()[0]}"
+                f"cannot run on the device {self.engine.device!r} ({reason}); use cpu, or see relume doctor"
             ) from error
 
     @property
@@ -113,8 +115,8 @@ class Restorer:
             # One flat colour, as the alpha of most pictures that have one: nothing to compute.
             height, width = plane.shape[-2:]
             return plane[:, :1, :1].expand(-1, height * self.scale, width * self.scale).contiguous()
+        if self.contract.channels == 1:
+            return self.run(plane[:, None], tile=tile, advance=advance)[:, 0].clamp_(0, 1)
         low = plane.expand(self.contract.channels, -1, -1)[None]
         output = self.run(low, tile=tile, advance=advance)[0].clamp_(0, 1)
-        if output.shape[0] == channels:
-            return output
-        return output.mean(0, keepdim=True)
+        return output if channels == self.contract.channels else output.mean(0, keepdim=True)

@@ -156,7 +156,7 @@ def _check_size(image: pyvips.Image, path: Path, max_megapixels: float) -> None:
     if megapixels > max_megapixels:
         raise PictureError(
             f"{path}: its header states {image.width}x{image.height}, {megapixels:.1f} megapixels, more than "
-            f"the limit of {max_megapixels:g}; raise max_megapixels to read it"
+            f"the limit of {max_megapixels:g}; raise it (--max-megapixels, max_megapixels=) to read the file"
         )
     if image.bands > 16:
         raise PictureError(f"{path}: it has {image.bands} channels, at most 16 are read; split it first")
