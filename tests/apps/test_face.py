@@ -81,7 +81,7 @@ def test_contradictions_and_unknown_names(tiny):
             relume.load(wrong)
     with pytest.raises(CheckpointError, match="there is no file"):
         relume.load(tiny.with_name("other.safetensors"))
-    with pytest.raises(RelumeError, match="cannot run on 'abacus'"):
+    with pytest.raises(RelumeError, match="cannot run on the device 'abacus'"):
         relume.load(tiny, device="abacus")
     with pytest.raises(AttributeError, match="'enlarge'"):
         _ = relume.enlarge
