@@ -20,7 +20,7 @@ class Shrinking:
     def __init__(self, *, poison: int | None = None) -> None:
         self.poison = poison
 
-    def batches(self, first, last, *, rank=0, world=1):
+    def batches(self, first, last, *, rank, world, device):
         for step in range(first, last):
             low = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(step))
             poison = float("nan") if step == self.poison else 0.0

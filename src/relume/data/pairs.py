@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 
+_CPU = torch.device("cpu")
 Batch = dict[str, Tensor]
 """What an objective gets: "input" `B C H W` and "target" `B C sH sW`, both float32 0..1."""
 
@@ -26,7 +27,7 @@ class Degradation(Protocol):
     def margin(self) -> int: ...
 
     def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Map `B C sH sW` uint8 to `B C H W` uint8."""
+        """Map `B C sH sW` uint8 to `B C H W` uint8, on the same device; the generator is on the CPU."""
         ...
 
 
@@ -60,8 +61,12 @@ class PairLoader:
             photos, config, scale=scale, margin=degradation.margin, channels=channels, seed=seed
         )
 
-    def batches(self, first: int, last: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, first: int, last: int, *, rank: int = 0, world: int = 1, device: torch.device = _CPU
+    ) -> Iterator[Batch]:
         """Yield the batches of steps `first` … `last - 1`, the share of process `rank` of `world`.
+
+        Patches are degraded on `device`, where the batch stays: a CPU could not keep a GPU busy.
 
         Raises:
             DataError: a batch that cannot be shared evenly, or a photo that is too small.
@@ -77,6 +82,7 @@ class PairLoader:
         for step, high in enumerate(loader, start=first):
             # Degradations draw for a whole batch; mixing in the rank keeps the processes apart.
             generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) * 4099 + rank)
+            high = high.to(device, non_blocking=True)
             low = self._degradation(high, generator=generator)
             margin = self._degradation.margin
             yield {"input": _inside(low, margin), "target": _inside(high, margin * self._scale)}

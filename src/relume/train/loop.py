@@ -30,9 +30,9 @@ class BatchSource(Protocol):
     """Gives the batches of any range of steps, for one of several processes."""
 
     def batches(
-        self, first: int, last: int, *, rank: int = 0, world: int = 1
+        self, first: int, last: int, *, rank: int, world: int, device: torch.device
     ) -> Iterable[Mapping[str, Tensor]]:
-        """Yield one batch for each step from `first` to `last - 1`."""
+        """Yield one batch for each step from `first` to `last - 1`, on the device."""
         ...
 
 
@@ -163,7 +163,8 @@ class Loop:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.wrapped.train()
         started = time.perf_counter()
-        for batch in self.source.batches(self.step, self.config.steps, rank=rank, world=world):
+        device = self.accelerator.device
+        for batch in self.source.batches(self.step, self.config.steps, rank=rank, world=world, device=device):
             values = self._one_step(batch)
             self.step += 1
             meter.add(values)
@@ -190,8 +191,6 @@ class Loop:
         rate = learning_rate(self.step, self.config.steps, self.config.optimiser, self.config.schedule)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        device = self.accelerator.device
-        batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         with self.accelerator.autocast():
             losses = self.objective(self.wrapped, batch)
         self.optimiser.zero_grad(set_to_none=True)
