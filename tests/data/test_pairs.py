@@ -87,11 +87,15 @@ def test_folders_without_photos_are_refused(tmp_path, given, message):
         PhotoList.find(tuple(tmp_path / name for name in given))
 
 
-def test_a_photo_that_is_too_small_is_named(folder):
-    config = PatchesConfig(folders=(folder,), patch=40, batch=1)
-    patches = Patches(PhotoList.find((folder,)), config, scale=2, margin=2, channels=3, seed=1)
-    with pytest.raises(DataError, match=r"\.png is \d+x\d+, too small for a patch of 88x88"):
-        patches[0]
+def test_a_photo_that_is_too_small_is_named_before_the_first_step(folder):
+    config = PatchesConfig(folders=(folder,), patch=30, batch=1)
+    with pytest.raises(DataError, match=r"a\.png is 70x60, too small for a patch of 68x68"):
+        Patches(PhotoList.find((folder,)), config, scale=2, margin=2, channels=3, seed=1)
+
+
+def test_hidden_files_are_no_photos(folder):
+    (folder / "._a.png").write_bytes(b"what macOS leaves")
+    assert [path.name for path in PhotoList.find((folder,)).paths] == ["a.png", "b.png", "c.png"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():

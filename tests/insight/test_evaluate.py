@@ -91,6 +91,7 @@ def test_refusals(pairs):
 def test_files_hold_everything_and_replace_the_old(pairs, tmp_path):
     result = evaluate(_repeat, pairs, scale=2, protocol=SR_Y)
     folder = tmp_path / "made for it"
+    folder.mkdir()
     for _ in range(2):
         write_csv(result, folder / "rows.csv")
         write_json(result, folder / "run.json", model={"variant": "repeat-x2"})

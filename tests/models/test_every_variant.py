@@ -111,9 +111,10 @@ def test_tiled_equals_whole(name):
 @torch.no_grad()
 def test_halo_is_exactly_the_reach(name):
     """Changing the input just outside the halo changes nothing; just inside, something."""
-    exempt(name, "halo")
     network = in_use(name).double()
     halo, scale = network.contract.halo, network.contract.scale
+    if halo is None:
+        pytest.skip("the model's reach is unbounded")
     side = 2 * halo + 3
     low = torch.rand(1, network.contract.channels, side, side, dtype=torch.float64)
     centre = slice((halo + 1) * scale, (halo + 2) * scale)

@@ -160,6 +160,44 @@ def test_weights_start_from_another_run(desk):
     assert all((first[name] - second[name]).abs().max() < 1e-5 for name in first)
 
 
+def test_a_network_that_the_start_does_not_fit_is_refused_and_part_of_one_is_told(desk):
+    arguments = ["--data", "photos", "--set", "data.patch=4", "--set", "data.batch=1", "--set", "threads=1"]
+    refused = train(desk, *arguments, *SAVING, "--set", "steps=1", "--start", "cfsr-x2", "--run", "narrow",
+                    "--set", "network.width=8", expect=1)  # fmt: skip
+    assert "only 0% can start from cfsr-x2; choose another --start, or --start none" in refused.stderr
+    partly = train(desk, *arguments, *SAVING, "--set", "steps=1", "--start", "cfsr-x2", "--run", "deeper",
+                   "--set", "network.depths=[6,7]")  # fmt: skip
+    assert "starting from cfsr-x2: 9" in partly.stderr
+    header, _ = read_checkpoint(desk / "deeper" / "cfsr-x2.safetensors")
+    assert 0.9 < header.trained["taken_over"] < 1
+
+
+def test_other_photos_in_the_same_folder_are_another_run(desk):
+    train(desk, "--data", "photos", *TINY, *SHORT)
+    (desk / "photos" / "2.png").unlink()
+    done = train(desk, "--data", "photos", *TINY, *SHORT, expect=1)
+    assert "it differs in photos" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes there")
+def test_a_disk_that_fills_is_one_line(desk):
+    import resource
+
+    done = subprocess.run(
+        command("--data", "photos", *TINY, *SHORT), cwd=desk, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "the file would be larger than the system allows" in done.stderr
+    run = desk / "runs" / "cfsr-x2"
+    assert not [
+        path for path in run.iterdir() if path.name.endswith(".part") or path.suffix == ".safetensors"
+    ]
+
+
 def test_show_recipe_prints_what_would_run(desk):
     done = train(desk, "--data", "photos", "--set", "data.batch=2", "--show-recipe")
     recipe = json.loads(done.stdout)

@@ -7,6 +7,10 @@ import torch
 from torch import nn
 
 from relume.core.errors import RelumeError
+from relume.core.pictures import Picture, write
+from relume.data.degradations.bicubic import BicubicConfig
+from relume.data.pairs import PairLoader
+from relume.data.patches import PatchesConfig, PhotoList
 from relume.train.ema import WeightAverage
 from relume.train.loop import Loop, RunStoppedError, learning_rate
 from relume.train.objectives.pixel import PixelConfig
@@ -109,6 +113,54 @@ def test_stopping_and_going_on_ends_with_the_same_weights(tmp_path, precision):
             run.run()
     again = loop(tmp_path / "stopped", precision=precision).run()
     assert all(torch.equal(alone[name], again[name]) for name in alone)
+
+
+def test_layers_that_draw_random_numbers_go_on_as_if_left_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    write(Picture(pixels=torch.rand(3, 40, 40)), tmp_path / "photos" / "a.png")
+    patches = PatchesConfig(folders=(tmp_path / "photos",), patch=6, batch=2)
+    finals = []
+    for stops in ((), (7, 13)):
+        folder = tmp_path / f"stopped {len(stops)} times"
+        folder.mkdir()
+        for stop_after in (*stops, None):
+            torch.manual_seed(0)
+            source = PairLoader(
+                PhotoList.find(patches.folders),
+                patches,
+                BicubicConfig().build(1),
+                scale=1,
+                channels=3,
+                seed=1,
+            )
+            network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5), nn.Conv2d(8, 3, 1))
+            config = LoopConfig(steps=20, log_every=10, save_every=10)
+            run = Loop(network, PixelConfig().build(), source, config, folder=folder, recipe={})
+            if stop_after is None:
+                finals.append(run.run())
+                continue
+            original = run._one_step
+            run._one_step = lambda batch, run=run, original=original, at=stop_after: (
+                run.ask_to_stop() if run.step + 1 == at else None, original(batch)
+            )[1]  # fmt: skip
+            with pytest.raises(RunStoppedError):
+                run.run()
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+def test_validation_is_in_full_precision_whatever_the_training(tmp_path):
+    run = loop(tmp_path, steps=20, precision="bf16")
+    low = torch.rand(1, 1, 4, 4)
+    seen = []
+
+    def validate(network, step):
+        plain = nn.functional.conv2d(low, network.weight, network.bias)
+        seen.append(torch.equal(network(low), plain))
+        return {}
+
+    run.validate = validate
+    run.run()
+    assert seen == [True]
 
 
 def test_log_reads_as_one_run_after_a_crash(tmp_path):

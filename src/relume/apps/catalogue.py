@@ -48,7 +48,7 @@ def _entry(module: ModuleType) -> dict[str, Any]:
         "card": module.CARD.to_json(),
         "variants": {
             name: {
-                "scale": variant.config.scale,
+                "scale": module.NETWORK(variant.config).contract.scale,
                 "parameters": variant.parameters,
                 **_weights(name),
             }
@@ -95,8 +95,11 @@ def build_page() -> str:
 
 def _variant_lines(name: str, variant: dict[str, Any], claims: list[dict[str, Any]]) -> list[str]:
     lines = [f"### {name}", "", f"Enlarges by {variant['scale']}; {variant['parameters']:,} parameters."]
-    trained, measured = variant["trained"], {entry["set"]: entry for entry in variant["measured"]}
-    if trained:
+    trained, measured = (
+        variant["trained"],
+        {entry["set"]: entry for entry in variant["measured"] if entry["protocol"] == "sr-y"},
+    )
+    if "command" in trained:
         lines[-1] += (
             f" Weights: {trained['of_steps']:,} steps on {trained['pictures']} pictures of "
             f"{', '.join(trained['folders'])}, from {trained['start'] or 'scratch'} "

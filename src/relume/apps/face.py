@@ -43,12 +43,17 @@ def choose(name: str | None, scale: int | None) -> str:
         return name
     if name is None or name in systems():
         system = systems()[name or DEFAULT_SYSTEM]
-        offered = {variant.scale: variant.name for variant in system.variants.values()}
         wanted = DEFAULT_SCALE if scale is None else scale
-        if wanted not in offered:
-            known = ", ".join(str(each) for each in sorted(offered)) or "none"
+        fitting = [variant.name for variant in system.variants.values() if variant.scale == wanted]
+        if not fitting:
+            scales = sorted({variant.scale for variant in system.variants.values()})
+            known = ", ".join(str(each) for each in scales) or "none"
             raise RelumeError(f"{system.name} has no variant for scale {wanted}; it has: {known}")
-        return offered[wanted]
+        if len(fitting) > 1:
+            raise RelumeError(
+                f"{system.name} has several variants for scale {wanted}: {', '.join(fitting)}; name one"
+            )
+        return fitting[0]
     if name not in variants():
         raise UnknownNameError("model", name, {*variants(), *systems()}, hint="(list them: relume models)")
     variant = find_variant(name)

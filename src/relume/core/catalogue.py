@@ -43,6 +43,13 @@ class CatalogueVariant:
     measured: tuple[Mapping[str, Any], ...]
     trained: Mapping[str, Any]
 
+    def figures(self, dataset: str, protocol: str = "sr-y") -> Mapping[str, Any] | None:
+        """Return what was measured on a set under a protocol, or None."""
+        for entry in self.measured:
+            if (entry["set"], entry["protocol"]) == (dataset, protocol):
+                return entry
+        return None
+
     @property
     def weights_path(self) -> Path | None:
         """Where the shipped weights lie, or None."""

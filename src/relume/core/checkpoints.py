@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import struct
 import warnings
 from collections.abc import Mapping
@@ -235,6 +236,9 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 def _first_sentence(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    wanted = re.search(r"GLOBAL (\S+)", text)
+    if wanted:
+        return f"it asks for {wanted[1]}"
     reason = text.split("Please file an issue")[0].rsplit("WeightsUnpickler error:", 1)[-1].strip()
     return reason.split(". ")[0][:160]
 

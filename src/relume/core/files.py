@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from relume.core.errors import OutputExistsError, RelumeError
-
-_numbers = itertools.count()
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -82,10 +80,12 @@ def whole(path: Path, *, overwrite: bool = True, error: type[RelumeError] = Relu
     """
     target = check_target(path, overwrite=overwrite, error=error)
     # The target's own name is left out, so that the longest allowed name works too.
-    hidden = target.parent / f".relume-{os.getpid()}-{next(_numbers)}.part"
+    hidden = target.parent / f".relume-{secrets.token_hex(8)}.part"
+    made = False
     try:
         # Made here, so that it has the permissions of any new file, whatever a library gives its own.
         descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        made = True
         mode = stat.S_IMODE((target if target.exists() else hidden).stat().st_mode)
         os.close(descriptor)
         yield hidden
@@ -100,7 +100,8 @@ def whole(path: Path, *, overwrite: bool = True, error: type[RelumeError] = Relu
     except OSError as problem:
         raise error(f"{path}: cannot be written: {reason(problem)}") from None
     finally:
-        hidden.unlink(missing_ok=True)
+        if made:
+            hidden.unlink(missing_ok=True)
 
 
 def _exists_error(path: Path) -> OutputExistsError:

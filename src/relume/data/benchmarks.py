@@ -19,7 +19,6 @@ Shapes: 3 channels, H W high resolution after the cut, h w = H/scale W/scale.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,8 +28,9 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from relume.core.checkpoints import file_sha256
 from relume.core.errors import DataError
-from relume.core.pictures import SUFFIXES, read
+from relume.core.pictures import pictures_in, read
 from relume.nn.resize import imresize_uint8
 
 _LAYOUTS = "pictures in it, HR/ with optional LR_bicubic/X{scale}/, or folders of these kinds"
@@ -97,8 +97,8 @@ class PairFiles:
             low_source="made" if self.low_path is None else "given",
             high_path=self.high_path,
             low_path=self.low_path,
-            high_sha256=_sha256(self.high_path),
-            low_sha256=None if self.low_path is None else _sha256(self.low_path),
+            high_sha256=file_sha256(self.high_path),
+            low_sha256=None if self.low_path is None else file_sha256(self.low_path),
         )
 
 
@@ -171,7 +171,7 @@ def find_pairs(
 
 
 def _is_set(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".") and bool(_pictures(_high_folder(folder)))
+    return folder.is_dir() and not folder.name.startswith(".") and bool(pictures_in(_high_folder(folder)))
 
 
 def _high_folder(folder: Path) -> Path:
@@ -181,8 +181,8 @@ def _high_folder(folder: Path) -> Path:
 def _set_files(folder: Path, name: str, scale: int, always_make_low: bool) -> Iterator[PairFiles]:
     low_folder = folder / "LR_bicubic" / f"X{scale}"
     given = (folder / "HR").is_dir() and low_folder.is_dir() and not always_make_low
-    low_paths = _pictures(low_folder) if given else []
-    for high_path in _pictures(_high_folder(folder)):
+    low_paths = pictures_in(low_folder) if given else []
+    for high_path in pictures_in(_high_folder(folder)):
         low_path = _low_of(high_path, low_paths, scale)
         if given and low_path is None:
             raise DataError(
@@ -199,15 +199,6 @@ def _low_of(high_path: Path, low_paths: Sequence[Path], scale: int) -> Path | No
     return next(iter(exact + [path for path in low_paths if suffixed.fullmatch(path.stem)]), None)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Picture files of one folder by suffix, in order of name; not hidden ones (`._photo.png` of macOS)."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
 def _read_levels(path: Path) -> Tensor:
     """A picture file as 3 × H × W `uint8`; gray is replicated."""
     pixels = read(path).pixels
@@ -222,8 +213,3 @@ def _crop(high: Tensor, scale: int, path: Path) -> Tensor:
             f"{path} is {high.shape[-1]}×{high.shape[-2]} pixels, less than one pixel at ×{scale}"
         )
     return high[:, :height, :width]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

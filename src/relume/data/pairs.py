@@ -66,7 +66,7 @@ class PairLoader:
     ) -> Iterator[Batch]:
         """Yield the batches of steps `first` … `last - 1`, the share of process `rank` of `world`.
 
-        Patches are degraded on `device`, where the batch stays: a CPU could not keep a GPU busy.
+        Patches are degraded on `device` where that is a CUDA GPU: a CPU could not keep it busy.
 
         Raises:
             DataError: a batch that cannot be shared evenly, or a photo that is too small.
@@ -78,14 +78,22 @@ class PairLoader:
             num_workers=self._config.workers,
             # libvips has threads, and a forked process with threads may wait for ever.
             multiprocessing_context="spawn" if self._config.workers else None,
+            # Its own generator: a loader would else draw from the one that layers such as dropout use,
+            # and a resumed run would go on with other numbers than a run left alone.
+            generator=torch.Generator(),
         )
         for step, high in enumerate(loader, start=first):
             # Degradations draw for a whole batch; mixing in the rank keeps the processes apart.
             generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) * 4099 + rank)
-            high = high.to(device, non_blocking=True)
+            # Other accelerators than CUDA may lack float64, which exact shrinking needs.
+            if device.type == "cuda":
+                high = high.to(device)
             low = self._degradation(high, generator=generator)
             margin = self._degradation.margin
-            yield {"input": _inside(low, margin), "target": _inside(high, margin * self._scale)}
+            yield {
+                "input": _inside(low, margin).to(device),
+                "target": _inside(high, margin * self._scale).to(device),
+            }
 
 
 def _inside(levels: Tensor, margin: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from relume.core.config import Config
 from relume.core.errors import DataError
-from relume.core.pictures import SUFFIXES, read
+from relume.core.pictures import SUFFIXES, pictures_in, read, read_size
 
 
 class PatchesConfig(Config):
@@ -68,15 +68,28 @@ class PhotoList:
         for folder in folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is not a folder; --data takes folders of photos")
-            found = sorted(
-                path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-            )
+            found = pictures_in(folder, deep=True)
             if not found:
                 raise DataError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
             for path in found:
                 digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
             paths += found
         return cls(tuple(paths), digest.hexdigest())
+
+    def refuse_smaller(self, side: int) -> None:
+        """Look at every photo's header, so that a training does not fail at its thousandth step.
+
+        Raises:
+            PictureError: a file is no picture.
+            DataError: a photo is smaller than `side` pixels.
+        """
+        for path in self.paths:
+            height, width = read_size(path)
+            if min(height, width) < side:
+                raise DataError(
+                    f"{path} is {width}x{height}, too small for a patch of {side}x{side}; "
+                    f"take it out or choose a smaller data.patch"
+                )
 
 
 class Patches(Dataset[Tensor]):
@@ -89,6 +102,10 @@ class Patches(Dataset[Tensor]):
         margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
         channels: 3 gives gray photos as RGB, 1 is refused for colour photos.
         seed: of every choice.
+
+    Raises:
+        PictureError: a file is no picture.
+        DataError: a photo is too small for a patch.
     """
 
     def __init__(
@@ -96,6 +113,7 @@ class Patches(Dataset[Tensor]):
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
+        photos.refuse_smaller(self.side)
         self.channels = channels
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)
@@ -117,9 +135,6 @@ class Patches(Dataset[Tensor]):
             self._decoded.move_to_end(path)
             return self._decoded[path]
         pixels = read(path).pixels.mul(255).round_().to(torch.uint8)
-        if min(pixels.shape[-2:]) < self.side:
-            height, width = pixels.shape[-2:]
-            raise DataError(f"{path} is {width}x{height}, too small for a patch of {self.side}x{self.side}")
         if pixels.shape[0] > self.channels:
             raise DataError(f"{path} is a colour photo, but the model takes {self.channels} channel")
         pixels = pixels.expand(self.channels, -1, -1)

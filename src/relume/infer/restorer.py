@@ -86,9 +86,12 @@ class Restorer:
         if picture.alpha is not None:
             colour = bleed_colour(colour, picture.alpha)
         pixels = self._plane(colour, tile, lambda done: share(done, 0))
-        alpha = None
-        if picture.alpha is not None:
-            alpha = self._plane(picture.alpha, tile, lambda done: share(done, 1))
+        alpha = picture.alpha
+        if alpha is not None and bool((alpha == alpha[0, 0, 0]).all()):
+            # The same everywhere, as the alpha of most pictures that have one: nothing to compute.
+            alpha = alpha[:, :1, :1].expand(1, *pixels.shape[-2:]).contiguous()
+        elif alpha is not None:
+            alpha = self._plane(alpha, tile, lambda done: share(done, 1))
         return replace(picture, pixels=pixels, alpha=alpha)
 
     def run(
@@ -106,15 +109,13 @@ class Restorer:
 
     @torch.inference_mode()
     def _on_device(self, low: Tensor) -> Tensor:
-        return self._network(low.to(self.engine.device))
+        # TF32, cuDNN's default, errs by tens of levels of a 16-bit picture.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            return self._network(low.to(self.engine.device))
 
     def _plane(self, plane: Tensor, tile: int, advance: Callable[[float], None]) -> Tensor:
         """Enlarge `C H W`, C 1 or 3, giving as many channels back."""
         channels = plane.shape[0]
-        if bool((plane == plane[:1, :1, :1]).all()):
-            # One flat colour, as the alpha of most pictures that have one: nothing to compute.
-            height, width = plane.shape[-2:]
-            return plane[:, :1, :1].expand(-1, height * self.scale, width * self.scale).contiguous()
         if self.contract.channels == 1:
             return self.run(plane[:, None], tile=tile, advance=advance)[:, 0].clamp_(0, 1)
         low = plane.expand(self.contract.channels, -1, -1)[None]

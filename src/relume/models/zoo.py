@@ -129,6 +129,7 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
         CheckpointError: none or several fit.
     """
     fitting: list[tuple[str, Official]] = []
+    broken: CheckpointError | None = None
     for name, system in systems().items():
         if not system.variants:
             continue
@@ -136,10 +137,12 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
             official = model_file(system).from_official(state)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             # It has this system's marks, and then something is missing or has another shape.
-            raise CheckpointError(
+            broken = CheckpointError(
                 f"{path} looks like a {name} but parts of it are missing or do not fit "
                 f"({type(error).__name__}: {str(error)[:120]}); get the file anew"
-            ) from error
+            )
+            broken.__cause__ = error
+            continue
         if official is not None:
             fitting.append((name, official))
     if len(fitting) == 1:
@@ -149,6 +152,8 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
         raise CheckpointError(
             f"{path} fits several architectures ({names}); say which, with a relume checkpoint"
         )
+    if broken:
+        raise broken
     keys = ", ".join(list(state)[:3])
     raise CheckpointError(
         f"{path} is of no architecture that relume knows (list them: relume methods); "

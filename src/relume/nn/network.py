@@ -37,22 +37,22 @@ class Network(nn.Module):
         Returns:
             Names of the own parameters that found nothing to take over.
         """
-        for name, layer in self.named_modules():
-            if isinstance(layer, Reparameterisable):
-                twin = source.get_submodule(name)
-                if not isinstance(twin, Reparameterisable):
-                    layer.absorb(twin)
-        theirs = source.state_dict()
+        twins = dict(source.named_modules())
         absorbed = tuple(
-            f"{name}." for name, layer in self.named_modules() if isinstance(layer, Reparameterisable)
+            f"{name}."
+            for name, layer in self.named_modules()
+            if isinstance(layer, Reparameterisable) and name in twins and layer.absorb(twins[name])
         )
+        theirs = source.state_dict()
         left = []
         with torch.no_grad():
             for name, own in self.named_parameters():
                 other = theirs.get(name)
+                if name.startswith(absorbed):
+                    continue
                 if other is not None and other.shape == own.shape:
                     own.copy_(other)
-                elif not (absorbed and name.startswith(absorbed)):
+                else:
                     left.append(name)
         return left
 
@@ -64,8 +64,12 @@ class Reparameterisable(nn.Module):
         """Return the single layer that computes exactly what the branches compute together."""
         raise NotImplementedError
 
-    def absorb(self, layer: nn.Module) -> None:
-        """Set the branches so that together they compute what a merged layer computes."""
+    def absorb(self, layer: nn.Module) -> bool:
+        """Set the branches so that together they compute what a merged layer computes.
+
+        Returns:
+            Whether `layer` is a merged layer of the same size; where it is not, nothing is changed.
+        """
         raise NotImplementedError
 
 

@@ -28,6 +28,10 @@ from relume.train.state import read_progress
 from relume.train.validation import Validation
 
 
+_LEAST_TAKEN_OVER = 0.5
+"""Below this share of a network's parameter tensors, a start is surely not what was meant."""
+
+
 def find_recipe(variant: str, budget: str) -> Recipe:
     """Return the recipe of a variant.
 
@@ -54,6 +58,9 @@ class Run:
         command: the command line that describes the run, kept with the weights.
         observers: who else is told, e.g. a progress bar.
 
+    Attributes:
+        taken_over: share of the network's parameter tensors that came from `recipe.start`.
+
     Raises:
         RelumeError: pictures, weights or the folder cannot be used, or it holds another run.
     """
@@ -72,13 +79,21 @@ class Run:
             raise RelumeError(
                 f"cannot make the folder {folder}: {error.strerror}; choose another --run"
             ) from error
-        resolved = recipe.model_dump(mode="json")
+        # The photos are part of what a run is: going on with others would be another run.
+        resolved = {**recipe.model_dump(mode="json"), "photos": self.photos.digest}
         self.done = _steps_done(folder, resolved)
         torch.manual_seed(recipe.seed)
         self.network = zoo.build(recipe.network, system=self.system)
+        self.taken_over = 0.0
         if recipe.start is not None:
             source, _ = zoo.load(recipe.start)
-            self.network.start_from(source)
+            left = self.network.start_from(source)
+            self.taken_over = 1 - len(left) / len(list(self.network.parameters()))
+            if self.taken_over < _LEAST_TAKEN_OVER:
+                raise ConfigError(
+                    f"of this network only {self.taken_over:.0%} can start from {recipe.start}; "
+                    f"choose another --start, or --start none"
+                )
         scale = self.network.contract.scale
         source_of_batches = PairLoader(
             self.photos, recipe.data, recipe.degradation.build(scale), scale=scale,
@@ -150,6 +165,8 @@ class Run:
                 "pictures_sha256": self.photos.digest,
                 "folders": [_public_name(folder) for folder in self.recipe.data.folders],
                 "seed": self.recipe.seed,
+                "start": self.recipe.start,
+                "taken_over": round(self.taken_over, 4),
                 "parameters": count_parameters(network),
                 "torch": torch.__version__,
                 "command": self.command,
@@ -192,8 +209,10 @@ def _steps_done(folder: Path, resolved: Mapping[str, Any]) -> int:
 def _stopping_cleanly(loop: Loop) -> Iterator[None]:
     """Let Ctrl-C and a polite kill save the state before the run ends."""
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         loop.ask_to_stop()
+        # A second signal is meant: it ends the run at once, with the last saved state.
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from relume.core.errors import RelumeError
@@ -117,10 +116,9 @@ class Loop:
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        # accelerate remembers the first precision of a process; a second run may want another.
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=_PRECISIONS[config.precision])
+        self.accelerator = Accelerator(cpu=config.device == "cpu")
         self.config = config
+        self._refuse_missing_precision()
         self.objective = objective
         self.source = source
         self.folder = folder
@@ -191,7 +189,9 @@ class Loop:
         rate = learning_rate(self.step, self.config.steps, self.config.optimiser, self.config.schedule)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with self.accelerator.autocast():
+        # Not accelerate's autocast, which would stay on the network and colour its validation as well.
+        mixed = self.config.precision == "bf16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=mixed):
             losses = self.objective(self.wrapped, batch)
         self.optimiser.zero_grad(set_to_none=True)
         self.accelerator.backward(losses["loss"])
@@ -200,6 +200,12 @@ class Loop:
         self.optimiser.step()
         self.average.update(self.network, self.step + 1)
         return {**{name: value.detach() for name, value in losses.items()}, "gradient": norm.detach()}
+
+    def _refuse_missing_precision(self) -> None:
+        device = self.accelerator.device
+        if self.config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            name = torch.cuda.get_device_name(device)
+            raise RelumeError(f"{name} cannot compute in bf16; use --set precision=fp32")
 
     def _stop_agreed(self) -> bool:
         """Tell whether to stop now; several processes ask each other, but only now and then."""
@@ -247,22 +253,16 @@ class Loop:
     def save(self) -> None:
         """Write the state to continue from."""
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             progress = Progress(self.step, self.seconds, self.best, self.recipe)
-            save_state(self.folder, self.network, self.optimiser, self.average, progress, scaler)
+            save_state(self.folder, self.network, self.optimiser, self.average, progress)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
         progress = read_progress(self.folder)
         if progress is None:
             return
-        scaler = load_state(self.folder, self.network, self.optimiser, self.average)
-        if scaler and self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(scaler)
+        load_state(self.folder, self.network, self.optimiser, self.average)
         self.step, self.seconds, self.best = progress.step, progress.seconds, progress.best
-
-
-_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class _Meter:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from relume.core.errors import MissingDependencyError
-from relume.core.files import whole
+from relume.core.errors import MissingDependencyError, RelumeError
+from relume.core.files import reason, whole
 
 LOG = "log.jsonl"
 
@@ -38,8 +38,11 @@ class JsonLog:
         """Nothing is held open."""
 
     def _append(self, values: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise RelumeError(f"{self.path}: cannot be written: {reason(error)}") from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

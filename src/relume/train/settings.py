@@ -45,7 +45,8 @@ class LoopConfig(Config):
     Attributes:
         steps: how many optimiser steps.
         seed: of weights, patches and degradation.
-        precision: "fp32", or mixed precision in "bf16" or "fp16".
+        precision: "fp32", or mixed precision in "bf16" (which needs no loss scaling).
+        device: "auto" takes a GPU where there is one; "cpu".
         clip: largest norm of the whole gradient; 0 clips nothing.
         ema: decay of the running mean of the weights, which is what is validated and kept; 0: none.
         threads: CPU threads of the run; 0 leaves PyTorch's choice. Results repeat bit for bit
@@ -59,7 +60,8 @@ class LoopConfig(Config):
 
     steps: PositiveInt = 1000
     seed: NonNegativeInt = 1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu"] = "auto"
     clip: NonNegativeFloat = 1.0
     ema: Fraction = 0.999
     threads: NonNegativeInt = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -40,7 +40,6 @@ class Progress:
 
 def save_state(
     folder: Path, network: nn.Module, optimiser: Optimizer, average: WeightAverage, progress: Progress,
-    scaler: Mapping[str, Any] | None,
 ) -> None:  # fmt: skip
     """Write weights, their mean, the optimiser's moments, random state and progress.
 
@@ -55,10 +54,11 @@ def save_state(
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     text = {"step": progress.step, "seconds": progress.seconds, "best": progress.best,
-            "recipe": progress.recipe, "scaler": scaler}  # fmt: skip
+            "recipe": progress.recipe}  # fmt: skip
     with whole(folder / FILE) as partial:
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(plain, partial, metadata={"training": json.dumps(text)})
+        # Not save_file, whose own error would hide that the disk is full.
+        partial.write_bytes(save(plain, metadata={"training": json.dumps(text)}))
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -72,8 +72,8 @@ def read_progress(folder: Path) -> Progress | None:
     )
 
 
-def load_state(folder: Path, network: nn.Module, optimiser: Optimizer, average: WeightAverage) -> Any:
-    """Put everything that `save_state` wrote back in its place; return the scaler's state.
+def load_state(folder: Path, network: nn.Module, optimiser: Optimizer, average: WeightAverage) -> None:
+    """Put everything that `save_state` wrote back in its place.
 
     Raises:
         CheckpointError: the file is damaged or belongs to another network.
@@ -99,7 +99,6 @@ def load_state(folder: Path, network: nn.Module, optimiser: Optimizer, average: 
     torch.set_rng_state(groups["random"]["cpu"])
     if "cuda" in groups["random"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(groups["random"]["cuda"])
-    return _header(path)["scaler"]
 
 
 def _header(path: Path) -> dict[str, Any]:

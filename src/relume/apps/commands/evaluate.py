@@ -12,6 +12,7 @@ from rich.table import Table
 from relume.apps.console import out, progress_bar
 
 if TYPE_CHECKING:
+    from relume.data.benchmarks import BenchmarkPairs
     from relume.insight.evaluate import Evaluation, Row
 
 
@@ -36,7 +37,6 @@ def evaluate(
 ) -> None:
     """Measure a model on pictures whose originals are known, beside bicubic."""
     from relume.apps.face import load
-    from relume.core.errors import RelumeError
     from relume.data.benchmarks import find_pairs
     from relume.insight.evaluate import evaluate as measure
     from relume.insight.evaluate import write_csv, write_json
@@ -48,6 +48,9 @@ def evaluate(
         find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called)
         for called, folder in map(_set_and_folder, data)
     ]
+    _refuse_same_names(found)
+    stem = f"{Path(name).stem}-{protocol}"
+    _check_outputs(output, Path(name) if record else None)
     total = sum(len(pairs) for pairs in found)
     with progress_bar() as bar:
         task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
@@ -61,11 +64,7 @@ def evaluate(
             scale=restorer.scale, protocol=chosen, progress=advance,
         )  # fmt: skip
     out.print(_table(result, restorer.name))
-    try:
-        output.mkdir(exist_ok=True)
-    except OSError as error:
-        raise RelumeError(f"cannot make the folder {output}: {error.strerror}; choose another -o") from error
-    stem = f"{Path(name).stem}-{protocol}"
+    output.mkdir(exist_ok=True)
     write_csv(result, output / f"{stem}.csv")
     write_json(result, output / f"{stem}.json", model=_facts(name, restorer.name, str(restorer.engine), tile))
     out.print(f"written: {output / stem}.csv and {output / stem}.json", markup=False)
@@ -80,6 +79,35 @@ def _set_and_folder(text: str) -> tuple[str | None, Path]:
     if not equals or not called or "/" in called or Path(text).is_dir():
         return None, Path(text)
     return called, Path(folder)
+
+
+def _refuse_same_names(found: list[BenchmarkPairs]) -> None:
+    """Refuse two folders of the same name, whose figures would become one mean."""
+    from relume.core.errors import DataError
+
+    folders: dict[str, Path] = {}
+    for pairs in found:
+        for folder, called in {(files.high_path.parent, files.set_name) for files in pairs.files}:
+            if folders.setdefault(called, folder) != folder:
+                raise DataError(
+                    f"{folders[called]} and {folder} would both be the set {called!r}; "
+                    f"call one otherwise: --data NAME=FOLDER"
+                )
+
+
+def _check_outputs(output: Path, recorded: Path | None) -> None:
+    """Refuse before the work what would fail after it."""
+    import os
+
+    from relume.core.errors import CheckpointError, RelumeError
+
+    if recorded is not None and not recorded.is_file():
+        raise CheckpointError(f"--record needs a weights file, not the name {str(recorded)!r}")
+    place = output if output.exists() else output.parent
+    if not place.is_dir():
+        raise RelumeError(f"cannot make the folder {output}: {place} is no folder; choose another -o")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RelumeError(f"{place} may not be written; choose another -o or change its permissions")
 
 
 def _table(result: Evaluation, name: str) -> Table:
@@ -122,10 +150,7 @@ def _facts(name: str, shown: str, engine: str, tile: int) -> dict[str, Any]:
 def _record(path: Path, result: Evaluation) -> None:
     """Put the figures into the header, in place of earlier ones of the same set and protocol."""
     from relume.core.checkpoints import read_checkpoint, write_checkpoint
-    from relume.core.errors import CheckpointError
 
-    if not path.is_file():
-        raise CheckpointError(f"--record needs a weights file, not the name {str(path)!r}")
     header, state = read_checkpoint(path)
     fresh = {
         mean.set_name: {

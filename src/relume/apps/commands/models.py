@@ -101,14 +101,15 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
         out.print(f"  no weights with us; make them: relume train {variant.name} --data FOLDER")
     else:
         out.print(f"  weights: {variant.weights} {_trained(variant.trained)}")
-        out.print(f"  made by: {variant.trained['command']}", markup=False)
+        if "command" in variant.trained:
+            out.print(f"  made by: {variant.trained['command']}", markup=False)
     claims = [claim for claim in system.card["claims"] if claim["variant"] == variant.name]
     if not claims and not variant.measured:
         return
     table = Table("set", "metric", "paper", "measured with our weights", "bicubic", "protocol")
     for dataset, metric in _rows(claims, variant.measured):
         claimed = next((c for c in claims if (c["dataset"], c["metric"]) == (dataset, metric)), None)
-        measured = next((m for m in variant.measured if m["set"] == dataset), None)
+        measured = variant.figures(dataset)
         table.add_row(
             dataset,
             metric,
@@ -126,6 +127,8 @@ def _rows(claims: list[Mapping[str, Any]], measured: tuple[Mapping[str, Any], ..
 
 
 def _trained(trained: Mapping[str, Any]) -> str:
+    if trained["by"] != "relume":
+        return f"(by {trained['by']})"
     return (
         f"(trained by {trained['by']}: {trained['of_steps']:,} steps in {trained['hours']:.2f} h on "
         f"{trained['device']}, {trained['pictures']} pictures of {', '.join(trained['folders'])}, "
@@ -140,7 +143,7 @@ def _number(value: float | None, metric: str) -> str:
 
 
 def _figure(variant: CatalogueVariant, dataset: str) -> str:
-    measured = next((entry for entry in variant.measured if entry["set"] == dataset), None)
+    measured = variant.figures(dataset)
     return _number(measured["psnr"] if measured else None, "psnr")
 
 

@@ -71,6 +71,8 @@ def train(
         main = prepared.loop.accelerator.is_main_process
         if prepared.done and main:
             err.print(f"{folder} holds this run; going on after step {prepared.done} of {recipe.steps}")
+        elif recipe.start and main:
+            err.print(f"starting from {recipe.start}: {prepared.taken_over:.0%} of the layers' weights fit")
         weights = prepared.train()
     if main:
         out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)

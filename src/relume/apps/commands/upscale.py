@@ -142,7 +142,7 @@ def plan(
     Raises:
         RelumeError: the whole request makes no sense (a bad format or suffix, many into one file).
     """
-    from relume.core.pictures import SUFFIXES, format_of
+    from relume.core.pictures import SUFFIXES, format_of, pictures_in
 
     ending = None if format is None else _ending(format)
     if Path(f"a{suffix}").name != f"a{suffix}":
@@ -167,7 +167,7 @@ def plan(
             wishes.append(Job(path, target_of(path, path.parent)))
             continue
         try:
-            found = [Job(file, target_of(file, path)) for file in _pictures_in(path)]
+            found = [Job(file, target_of(file, path)) for file in pictures_in(path)]
         except OSError as error:
             failures.append(f"{path}: cannot be listed: {error.strerror}; check its permissions")
             continue
@@ -224,17 +224,6 @@ def _is_folder(output: Path, given: list[Path]) -> bool:
             f"cannot make the folder {output}: there is no folder {output.parent}; make it first"
         )
     return True
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    """Return a folder's pictures by their names' endings; hidden files are no pictures of the user's."""
-    from relume.core.pictures import SUFFIXES
-
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
 
 
 def _real(path: Path) -> str:

@@ -71,6 +71,21 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 500.0) -> Pict
         ) from None
 
 
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return a picture's height and width as stored (orientation not applied), from its header alone.
+
+    Raises:
+        PictureError: When it is no picture that `read` would open; its pixels may still be damaged.
+    """
+    path = Path(path)
+    data, kind = _take_in(path)
+    try:
+        image = getattr(pyvips.Image, _LOADERS[kind])(data)
+    except (pyvips.Error, UnicodeDecodeError) as error:
+        raise _damaged(path, kind, colour.reason(error)) from None
+    return image.height, image.width
+
+
 def _take_in(path: Path) -> tuple[bytes, str]:
     """Return a file's content and format."""
     descriptor, size = open_regular(path)

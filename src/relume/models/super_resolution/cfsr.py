@@ -164,12 +164,14 @@ class EdgeConv(Reparameterisable):
         return conv
 
     @torch.no_grad()
-    def absorb(self, layer: nn.Module) -> None:
+    def absorb(self, layer: nn.Module) -> bool:
         """Keep the edge branches and let the free kernel make up the difference to `layer`."""
-        assert isinstance(layer, nn.Conv2d)
+        if not isinstance(layer, nn.Conv2d) or layer.weight.shape != self.conv.weight.shape:
+            return False
         assert layer.bias is not None
         self.conv.weight.copy_(layer.weight - (self.strengths * self.masks).sum(0))
         self._bias().copy_(layer.bias - self.biases.sum(0))
+        return True
 
 
 class LargeKernelMixer(nn.Module):
@@ -273,8 +275,8 @@ class CFSR(Network):
         left = super().start_from(source)
         if isinstance(source, CFSR) and "reconstruct.weight" in left:
             scales = {"old": source.config.scale, "new": self.config.scale}
-            respread_subpixels(source.reconstruct, self.reconstruct, **scales)
-            left = [name for name in left if not name.startswith("reconstruct.")]
+            if respread_subpixels(source.reconstruct, self.reconstruct, **scales):
+                left = [name for name in left if not name.startswith("reconstruct.")]
         return left
 
 
