@@ -27,7 +27,6 @@ from relume.train.observers import Curve, JsonLog, tensorboard_log
 from relume.train.state import read_progress
 from relume.train.validation import Validation
 
-
 _LEAST_TAKEN_OVER = 0.5
 """Below this share of a network's parameter tensors, a start is surely not what was meant."""
 
