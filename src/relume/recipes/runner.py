@@ -83,6 +83,12 @@ class Run:
         self.done = _steps_done(folder, resolved)
         torch.manual_seed(recipe.seed)
         self.network = zoo.build(recipe.network, system=self.system)
+        scale, named = self.network.contract.scale, find_variant(recipe.variant).scale
+        if scale != named:
+            raise ConfigError(
+                f"{recipe.variant} enlarges by {named}, but its recipe was set to {scale}; "
+                f"train the variant of that scale instead"
+            )
         self.taken_over = 0.0
         if recipe.start is not None:
             source, _ = zoo.load(recipe.start)
@@ -93,7 +99,6 @@ class Run:
                     f"of this network only {self.taken_over:.0%} can start from {recipe.start}; "
                     f"choose another --start, or --start none"
                 )
-        scale = self.network.contract.scale
         source_of_batches = PairLoader(
             self.photos, recipe.data, recipe.degradation.build(scale), scale=scale,
             channels=self.network.contract.channels, seed=recipe.seed,

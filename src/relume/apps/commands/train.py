@@ -82,8 +82,10 @@ def _command() -> str:
     """The command line, for the card: the last two parts of folders, as they may be private."""
     parts = []
     for part in sys.argv[1:]:
-        path = Path(part)
-        parts.append("/".join(path.parts[-2:]) if path.is_absolute() or ".." in path.parts else part)
+        option, equals, value = part.rpartition("=")
+        path = Path(value)
+        is_place = path.is_absolute() or ".." in path.parts
+        parts.append(f"{option}{equals}{'/'.join(path.parts[-2:])}" if is_place else part)
     return shlex.join(["relume", *parts])
 
 
