@@ -72,12 +72,6 @@ class Run:
         self.command = command
         self.system = find_variant(recipe.variant).system
         self.photos = PhotoList.find(recipe.data.folders)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RelumeError(
-                f"cannot make the folder {folder}: {error.strerror}; choose another --run"
-            ) from error
         # The photos are part of what a run is: going on with others would be another run.
         resolved = {**recipe.model_dump(mode="json"), "photos": self.photos.digest}
         self.done = _steps_done(folder, resolved)
@@ -106,6 +100,12 @@ class Run:
         validate = None
         if recipe.validation.folder is not None:
             validate = Validation(recipe.validation, scale=scale, folder=folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RelumeError(
+                f"cannot make the folder {folder}: {error.strerror}; choose another --run"
+            ) from error
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,
