@@ -12,13 +12,20 @@ FIGURES = {
     ("Set5", 2): (38.07, None),
     ("Set5", 3): (34.50, None),
     ("Set5", 4): (32.33, 0.8964),
+    ("Set14", 2): (33.74, None),
+    ("Set14", 3): (30.44, None),
     ("Set14", 4): (28.73, 0.7842),
+    ("B100", 4): (27.64, None),
 }
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_authors_weights_give_the_authors_figures(shared, tmp_path, scale):
-    folders = {"Set5": shared / "data" / "sr" / "Set5", "Set14": shared / "data" / "sr" / "Set14_HR"}
+    folders = {
+        "Set5": shared / "data" / "sr" / "Set5",
+        "Set14": shared / "data" / "sr" / "Set14_HR",
+        "B100": shared / "data" / "train" / "BSDS500" / "val",
+    }
     wanted = {name: figures for (name, at), figures in FIGURES.items() if at == scale}
     data = [part for name in wanted for part in ("--data", f"{name}={folders[name]}")]
     weights = shared / "weights" / f"cfsr_x{scale}.safetensors"
