@@ -85,6 +85,16 @@ def test_what_cannot_be_measured_is_refused_in_one_line(desk, arguments, message
     assert message in lines[0]
 
 
+def test_a_model_of_one_channel_is_refused(desk):
+    config = CFSRConfig(scale=2, channels=1, width=8, depths=(1,), kernel_size=3)
+    header = Header(model="cfsr", variant=None, config=config.model_dump(mode="json"))
+    write_checkpoint(desk / "luma.safetensors", CFSR(config).state_dict(), header)
+    done = evaluate(desk, "luma.safetensors", "--data", "set", expect=1)
+    assert done.stderr.splitlines() == [
+        "error: benchmark pictures are read as RGB, but this model takes 1 channel(s)"
+    ]
+
+
 def test_a_broken_picture_is_named(desk):
     (desk / "set" / "b.png").write_bytes(b"no picture at all")
     done = evaluate(desk, "tiny.safetensors", "--data", "set", expect=1)

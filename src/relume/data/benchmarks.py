@@ -170,6 +170,16 @@ def find_pairs(
     return BenchmarkPairs(files, scale=scale)
 
 
+def refuse_channels(channels: int) -> None:
+    """Refuse a model that cannot take these pictures, which are RGB.
+
+    Raises:
+        DataError: the model takes another number of channels.
+    """
+    if channels != 3:
+        raise DataError(f"benchmark pictures are read as RGB, but this model takes {channels} channel(s)")
+
+
 def _is_set(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith(".") and bool(pictures_in(_high_folder(folder)))
 

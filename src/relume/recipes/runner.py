@@ -16,6 +16,7 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
+from relume.data.benchmarks import refuse_channels
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.models import zoo
@@ -99,6 +100,7 @@ class Run:
         )  # fmt: skip
         validate = None
         if recipe.validation.folder is not None:
+            refuse_channels(self.network.contract.channels)
             validate = Validation(recipe.validation, scale=scale, folder=folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
