@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from relume.nn.resize import imresize, imresize_uint8, output_length
+from relume.nn.resize import imresize, imresize_uint8
 
 
 def _kernel(x):
@@ -162,12 +162,6 @@ def test_gradients_flow_even_after_inference_mode_filled_the_cache():
     with torch.inference_mode():
         imresize(picture, height=4, width=17)
     assert torch.autograd.gradcheck(lambda x: imresize(x, height=4, width=17), picture)
-
-
-def test_output_length_is_the_ceiling():
-    assert output_length(481, Fraction(1, 4)) == 121
-    assert output_length(30, Fraction(1, 10)) == 3
-    assert output_length(5, 3) == 15
 
 
 def test_wrong_types_and_empty_sides_are_refused():

@@ -95,10 +95,8 @@ def build_page() -> str:
 
 def _variant_lines(name: str, variant: dict[str, Any], claims: list[dict[str, Any]]) -> list[str]:
     lines = [f"### {name}", "", f"Enlarges by {variant['scale']}; {variant['parameters']:,} parameters."]
-    trained, measured = (
-        variant["trained"],
-        {entry["set"]: entry for entry in variant["measured"] if entry["protocol"] == "sr-y"},
-    )
+    trained = variant["trained"]
+    measured = {entry["set"]: entry for entry in variant["measured"] if entry["protocol"] == "sr-y"}
     if "command" in trained:
         lines[-1] += (
             f" Weights: {trained['of_steps']:,} steps on {trained['pictures']} pictures of "

@@ -110,7 +110,9 @@ class Restorer:
     @torch.inference_mode()
     def _on_device(self, low: Tensor) -> Tensor:
         # TF32, cuDNN's default, errs by tens of levels of a 16-bit picture.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        cudnn = torch.backends.cudnn
+        # flags() turns cuDNN itself off unless told otherwise.
+        with cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
             return self._network(low.to(self.engine.device))
 
     def _plane(self, plane: Tensor, tile: int, advance: Callable[[float], None]) -> Tensor:

@@ -59,16 +59,6 @@ def keys_cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def output_length(length: int, scale: Fraction | float) -> int:
-    """The length that MATLAB gives a side of `length` pixels at `scale`: ceil(scale × length).
-
-    Args:
-        length: pixels of the side.
-        scale: output over input; give a `Fraction` to be safe from rounding (1/3, 0.1 …).
-    """
-    return math.ceil(scale * length)
-
-
 def imresize(image: Tensor, *, height: int, width: int, antialias: bool = True) -> Tensor:
     """Resize a float picture as MATLAB's `imresize(image, [height width])`; differentiable.
 
