@@ -18,9 +18,11 @@ class Contract:
         halo: radius in input pixels beyond which the input cannot change an
             output pixel; None where the reach is unbounded.
         value_range: lowest and highest value of input and output.
+        effort: whether `Network.effort` may be set: 0..1, quality against time.
     """
 
     scale: int
     channels: int
     halo: int | None
     value_range: tuple[float, float] = (0.0, 1.0)
+    effort: bool = False

@@ -1,8 +1,12 @@
-"""What this process uses of the machine."""
+"""What this machine is, and what this process uses of it."""
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
+from functools import cache
+from pathlib import Path
 
 
 def peak_memory() -> int | None:
@@ -13,3 +17,73 @@ def peak_memory() -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_memory() -> int | None:
+    """Return the resident memory of this process now in bytes, or None where it cannot be read."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_memory() -> int | None:
+    """Return how many bytes this process may still take, or None where that cannot be read.
+
+    What the system calls available, or what a container's limit leaves where that is less.
+    """
+    found = [limit for limit in (_available(), _left_in_container()) if limit is not None]
+    return min(found, default=None)
+
+
+def _available() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _left_in_container() -> int | None:
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        folder = Path("/sys/fs/cgroup")
+        try:
+            return max(0, int((folder / limit).read_text()) - int((folder / used).read_text()))
+        except (OSError, ValueError):  # no container, no limit ("max")
+            continue
+    return None
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again (built kernels, measurements); it may not be there yet.
+
+    `RELUME_CACHE` names another one.
+    """
+    if chosen := os.environ.get("RELUME_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "relume"
+
+
+@cache
+def processor() -> str:
+    """Return what tells this processor from others, as far as speed and instructions go."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in lines}
+    parts = (named.get(key, "") for key in ("model name", "CPU part", "flags", "Features"))
+    return f"{platform.machine()} {' '.join(part for part in parts if part)}"

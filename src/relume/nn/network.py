@@ -15,10 +15,14 @@ class Network(nn.Module):
     Attributes:
         config: the settings that it was built from.
         steps: names of the surgery done since, in order (see `nn.surgery`).
+        effort: how much a routed model may spend, read anew by each `forward`: 0 takes the cheap way
+            everywhere, 1 the dear one, more effort never makes fewer pixels dear; None is the published
+            decision. May be set where `contract.effort` says so; others have no choice to make.
     """
 
     config: Config
     steps: tuple[str, ...] = ()
+    effort: float | None = None
 
     @property
     def contract(self) -> Contract:
@@ -28,6 +32,10 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `B C H W` to `B C sH sW`, in the contract's value range."""
         raise NotImplementedError
+
+    def folded(self) -> nn.Module:
+        """Return the same function in the form that runs fastest, for use alone; where there is none, itself."""
+        return self
 
     def start_from(self, source: Network) -> list[str]:
         """Take over a trained model's weights where names and shapes agree.

@@ -31,6 +31,7 @@ Departs from the paper and its code:
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -44,9 +45,12 @@ from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
 from relume.core.variants import Official, Variant
+from relume.nn.convformer import FoldedConvFormer, FoldedFeedForward, FoldedMixer
 from relume.nn.depthwise import LargeDepthwiseConv2d
+from relume.nn.folding import before_scale, behind_norm, with_skip
 from relume.nn.network import Network, Reparameterisable, reach
 from relume.nn.norms import LayerNorm2d
+from relume.nn.surgery import reparameterise
 from relume.nn.upsample import respread_subpixels
 
 CARD = Card(
@@ -226,6 +230,26 @@ class ConvFormerLayer(nn.Module):
         x = x + self.mixer_scale[:, None, None] * self.mixer(x)
         return x + self.feed_forward_scale[:, None, None] * self.feed_forward(x)
 
+    def folded(self) -> tuple[FoldedMixer, FoldedFeedForward]:
+        """Return the two halves of a re-parameterised layer, each folded with its norm, scale and skip."""
+        mixer, feed_forward = self.mixer, self.feed_forward
+        assert isinstance(feed_forward.local, nn.Conv2d)
+        return (
+            FoldedMixer(
+                query=behind_norm(mixer.norm, mixer.query),
+                spread=mixer.spread,
+                value=behind_norm(mixer.norm, mixer.value),
+                project=before_scale(mixer.project, self.mixer_scale),
+                eps=mixer.norm.eps,
+            ),
+            FoldedFeedForward(
+                expand=behind_norm(feed_forward.norm, feed_forward.expand),
+                local=feed_forward.local,
+                contract=before_scale(feed_forward.contract, self.feed_forward_scale),
+                eps=feed_forward.norm.eps,
+            ),
+        )
+
 
 class Stage(nn.Module):
     """ConvFormer layers in a row, closed by a 1×1 convolution with a skip."""
@@ -272,6 +296,25 @@ class CFSR(Network):
         if self.config.reconstruction == "residual":
             output = output + x
         return output / self.config.image_range + self.mean
+
+    def folded(self) -> nn.Module:
+        """Return the same function with adjacent linear layers folded; itself where it adds to its input."""
+        config = self.config
+        if config.reconstruction == "residual" or config.image_range != 1:
+            return self
+        merged = copy.deepcopy(self).requires_grad_(False)
+        reparameterise(merged)
+        layers: list[nn.Module] = []
+        for stage in merged.stages:
+            assert isinstance(stage, Stage)
+            for layer in stage.layers:
+                assert isinstance(layer, ConvFormerLayer)
+                layers += layer.folded()
+            layers.append(with_skip(stage.close))
+        return FoldedConvFormer(
+            mean=merged.mean, shallow=merged.shallow, layers=layers, norm=merged.norm, fuse=merged.fuse,
+            reconstruct=merged.reconstruct, scale=config.scale,
+        ).eval()  # fmt: skip
 
     def start_from(self, source: Network) -> list[str]:
         """Take over another CFSR's trunk and, where the scale differs, its nearest sub-pixels."""
