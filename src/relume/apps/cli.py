@@ -8,7 +8,17 @@ import sys
 
 import typer
 
-from relume.apps.commands import convert, demo, doctor, evaluate, models, train, upscale
+from relume.apps.commands import (
+    check_tiling,
+    compare,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    models,
+    train,
+    upscale,
+)
 from relume.apps.console import err, say_error
 from relume.core.errors import RelumeError
 
@@ -21,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("upscale")(upscale.upscale)
+app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("convert")(convert.convert)
@@ -28,6 +39,7 @@ app.command("models")(models.models)
 app.command("methods")(models.methods)
 app.command("show")(models.show)
 app.command("demo")(demo.demo)
+app.command("check-tiling")(check_tiling.check_tiling)
 app.command("doctor")(doctor.doctor)
 
 

@@ -34,7 +34,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def folded(self) -> nn.Module:
-        """Return the same function in the form that runs fastest, for use alone; where there is none, itself."""
+        """Return the same function in the form that runs fastest, for use alone; or itself, where none is."""
         return self
 
     def start_from(self, source: Network) -> list[str]:

@@ -36,7 +36,7 @@ from torch import Tensor
 _BLOCK = 64
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """A run of outputs along one side, as a matrix over the run of inputs that they read."""
 
     start: int
@@ -142,35 +142,48 @@ def _passes(image: Tensor, height: int, width: int) -> list[tuple[int, int]]:
 
 def _resize_side(image: Tensor, dim: int, length: int, antialias: bool) -> Tensor:
     """One pass: dimension `dim` (-1 or -2) of `image` to `length`, in the picture's own type."""
-    blocks = _blocks(image.shape[dim], length, antialias, image.dtype, image.device)
     parts = []
-    for block in blocks:
+    for block in side_blocks(
+        image.shape[dim], length, antialias=antialias, dtype=image.dtype, device=image.device
+    ):
         part = image.narrow(dim, block.start, block.length)
         parts.append(block.weights @ part if dim == -2 else part @ block.weights.T)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 @lru_cache(maxsize=256)
-def _blocks(n: int, m: int, antialias: bool, dtype: torch.dtype, device: torch.device) -> tuple[_Block, ...]:
-    """The weights of one side from `n` pixels to `m`, as dense matrices along the band."""
-    indices, weights = _taps(n, m, antialias)
+def side_blocks(
+    n: int, m: int, *, antialias: bool, dtype: torch.dtype, device: torch.device, size: int = _BLOCK
+) -> tuple[Block, ...]:
+    """Return the weights of one side from `n` pixels to `m`, as dense matrices along the band.
+
+    Args:
+        n: length of the input.
+        m: length of the output.
+        antialias: widen the kernel when shrinking.
+        dtype: of the weights.
+        device: where they are to be.
+        size: outputs in each block but the last.
+    """
+    indices, weights = side_taps(n, m, antialias)
     blocks = []
     # Weights made under inference_mode could not take part in a later backward pass.
     with torch.inference_mode(False):
-        for first in range(0, m, _BLOCK):
-            index = indices[first : first + _BLOCK]
+        for first in range(0, m, size):
+            index = indices[first : first + size]
             start, stop = int(index.min()), int(index.max()) + 1
             matrix = np.zeros((len(index), stop - start))
             # add.at, as a mirrored index may stand twice in one row.
-            np.add.at(
-                matrix, (np.arange(len(index))[:, None], index - start), weights[first : first + _BLOCK]
-            )
-            blocks.append(_Block(start, stop - start, torch.from_numpy(matrix).to(device, dtype)))
+            np.add.at(matrix, (np.arange(len(index))[:, None], index - start), weights[first : first + size])
+            blocks.append(Block(start, stop - start, torch.from_numpy(matrix).to(device, dtype)))
     return tuple(blocks)
 
 
-def _taps(n: int, m: int, antialias: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Which inputs each output reads and their weights, both m × taps."""
+def side_taps(n: int, m: int, antialias: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return which inputs each output of a side reads and their weights, both m × taps.
+
+    Some weights are zero, and next to a border the same input may stand twice.
+    """
     scale = m / n
     stretch = min(scale, 1.0) if antialias else 1.0
     support = 4.0 / stretch
