@@ -1,8 +1,27 @@
 """Fixtures that every test file may use."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that no other run has filled, and one engine for all: measuring them is tested by itself.
+
+    Commands that tests start inherit both.
+    """
+    before = {name: os.environ.get(name) for name in ("RELUME_CACHE", "RELUME_ENGINE")}
+    os.environ["RELUME_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["RELUME_ENGINE"] = "torch"
+    yield
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

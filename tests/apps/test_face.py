@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 import relume
 from relume.core.errors import CheckpointError, OutputExistsError, PictureError, RelumeError, UnknownNameError
-from relume.infer.restorer import Restorer
+from relume.infer.engines.base import Place
+from relume.infer.restorer import Restorer, Wishes
+from relume.infer.targets import Target
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 
 
@@ -65,14 +69,12 @@ def test_progress_rises_to_one(tiny):
 
 
 def test_contradictions_and_unknown_names(tiny):
-    with pytest.raises(RelumeError, match="cfsr-x4 enlarges by 4, not by 3"):
-        relume.upscale(picture(), 3, model="cfsr-x4")
-    with pytest.raises(RelumeError, match=r"tiny\.safetensors\) enlarges by 2, not by 3"):
-        relume.upscale(picture(), 3, model=str(tiny))
-    with pytest.raises(RelumeError, match="no variant for scale 7; it has: 2, 3, 4"):
-        relume.upscale(picture(), 7)
-    with pytest.raises(RelumeError, match="no variant for scale 0"):
+    with pytest.raises(RelumeError, match="scale 0 makes no picture"):
         relume.upscale(picture(), 0)
+    with pytest.raises(RelumeError, match="more than the limit of 64"):
+        relume.upscale(picture(), 65)
+    with pytest.raises(RelumeError, match="not scale and width at once"):
+        relume.upscale(picture(), 2, width=30)
     for wrong, near in (("cfsr-4", "cfsr-x4"), ("CFSR-X3", "cfsr-x3")):
         with pytest.raises(UnknownNameError, match=f"did you mean '{near}'"):
             relume.load(wrong)
@@ -85,6 +87,24 @@ def test_contradictions_and_unknown_names(tiny):
         relume.load(tiny, device="abacus")
     with pytest.raises(AttributeError, match="'enlarge'"):
         _ = relume.enlarge
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "models"),
+    [
+        (None, 2.5, ("cfsr-x3",)),
+        ("cfsr", 6, ("cfsr-x2", "cfsr-x3")),
+        ("cfsr-x2", 3, ("cfsr-x2", "cfsr-x2")),
+        ("cfsr-x4", 3, ("cfsr-x4",)),
+        ("cfsr", 0.5, ()),
+    ],
+)
+def test_any_scale_is_reached_by_the_models_that_were_named(model, scale, models):
+    small = picture()
+    restorer = relume.load(model or "cfsr", scale=scale)
+    result = restorer.restore(small, Wishes(target=Target(scale=scale)))
+    assert result.models == models
+    assert result.picture.size == f"{math.floor(9 * scale + 0.5)}x{math.floor(7 * scale + 0.5)}"
 
 
 def test_the_default_is_the_shipped_model(default_model):
@@ -102,7 +122,7 @@ def test_everything_public_is_there():
 def test_a_model_of_one_channel_enlarges_colour_plane_by_plane():
     torch.manual_seed(0)
     network = CFSR(CFSRConfig(scale=2, channels=1, width=8, depths=(1,), kernel_size=3))
-    restorer = Restorer(network, name="gray", device="cpu")
+    restorer = Restorer(network, name="gray", place=Place())
     colour = torch.rand(3, 6, 7)
     enlarged = restorer(relume.Picture(pixels=colour))
     assert enlarged.pixels.shape == (3, 12, 14)
@@ -115,4 +135,4 @@ def test_a_model_of_one_channel_enlarges_colour_plane_by_plane():
 def test_a_device_that_cannot_run_is_refused(device):
     network = CFSR(CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3))
     with pytest.raises(RelumeError, match=f"cannot run on the device '{device}'"):
-        Restorer(network, name="x", device=device)
+        Restorer(network, name="x", engine="torch", place=Place(device=device))

@@ -26,7 +26,9 @@ def test_it_is_the_psnr_of_the_shrunk_levels(rows, columns, channels, times, bit
     output = 1.4 * torch.rand(channels, height, width, generator=generator) - 0.2
     levels = (output.double().clamp(0, 1) * (2**bits - 1) + 0.5).floor() / (2**bits - 1)
     expected = psnr(imresize(levels, height=rows, width=columns), low, peak=1.0)
-    given_by = Consistency(low, height=height, width=width, bits=bits)
+    given_by = Consistency(
+        lambda top, bottom: low[:, top:bottom], tuple(low.shape), height=height, width=width, bits=bits
+    )
     given_by.push(output[:, :cut])
     given_by.push(output[:, cut:])
     assert given_by.decibels == pytest.approx(expected, abs=0.01)
@@ -47,7 +49,8 @@ def test_what_is_the_same_is_exact():
 
 
 def test_the_figure_waits_for_the_last_row():
-    compared = Consistency(torch.rand(1, 6, 6), height=12, width=12, bits=8)
+    low = torch.rand(1, 6, 6)
+    compared = Consistency(lambda top, bottom: low[:, top:bottom], (1, 6, 6), height=12, width=12, bits=8)
     compared.push(torch.rand(1, 11, 12))
     with pytest.raises(ValueError, match="rows have been compared"):
         _ = compared.decibels

@@ -14,7 +14,9 @@ from relume.apps.commands import (
     convert,
     demo,
     doctor,
+    engines,
     evaluate,
+    export,
     models,
     train,
     upscale,
@@ -35,6 +37,8 @@ app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
+app.command("engines")(engines.engines)
 app.command("models")(models.models)
 app.command("methods")(models.methods)
 app.command("show")(models.show)

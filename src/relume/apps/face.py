@@ -2,91 +2,162 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from relume.core.catalogue import find_variant, systems, variants
-from relume.core.errors import RelumeError, UnknownNameError
+import torch
+
+from relume.core.catalogue import CatalogueVariant, System, systems
+from relume.core.errors import RelumeError
 from relume.core.pictures import Picture
-from relume.infer.restorer import DEFAULT_TILE, Restorer
+from relume.infer.choosing import default_device
+from relume.infer.engines.base import Place, Precision
+from relume.infer.restorer import Relative, Restorer, Wishes
+from relume.infer.targets import Target
 from relume.models import zoo
+from relume.nn.network import Network
 
 DEFAULT_SYSTEM = "cfsr"
 DEFAULT_SCALE = 4
 
 
 def load(
-    name: str | PathLike[str] = f"{DEFAULT_SYSTEM}-x{DEFAULT_SCALE}", *, device: str | None = None
+    name: str | PathLike[str] = DEFAULT_SYSTEM,
+    *,
+    scale: float | None = None,
+    engine: str | None = None,
+    device: str | None = None,
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    effort: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Restorer:
     """Load a model for use.
 
     Args:
-        name: a variant (`relume models` lists them) or a weights file, ours or its authors'.
-        device: "cpu", "cuda" …; None takes a CUDA GPU where there is one, else the CPU.
+        name: a system or one of its variants (`relume models` lists them), or a weights file, ours or its
+            authors'. A system brings its models for all scales; a variant or a file is used alone, whatever
+            size is asked for.
+        scale: which variant of a system to begin with: the smallest that reaches it; None takes x4.
+        engine: "torch", "native", "compile", "onnxruntime", "openvino" or "ncnn"; "auto" takes the quickest
+            here, measured once for a machine and kind of model. None takes what the environment variable
+            RELUME_ENGINE names, else "auto".
+        device: "cpu", "cuda", "vulkan" …; None takes a CUDA GPU where there is one, else the CPU.
+        precision: of the arithmetic: "fp32", "bf16" or "fp16"; not every engine has all.
+        threads: on the CPU; None takes PyTorch's number, that of the cores.
+        effort: 0..1, quality against time, for models that have such a choice; None takes the model's own.
+        say: told what takes long or had to be done otherwise, one line each.
 
     Raises:
-        UnknownNameError: no such variant; the nearest is named.
+        UnknownNameError: no such model or engine; the nearest is named.
         CheckpointError: the file cannot be used.
+        EngineError: the engine or device cannot be used here, or for this model.
+        RelumeError: the model knows no effort, or the effort is out of range.
     """
-    network, header = zoo.load(name if isinstance(name, str) else Path(name))
-    return Restorer(network, name=header.variant or f"{header.model} ({Path(name).name})", device=device)
+
+    def ready(name: str | PathLike[str]) -> tuple[Network, str]:
+        network, header = zoo.load(name if isinstance(name, str) else Path(name))
+        called = header.variant or f"{header.model} ({Path(name).name})"
+        if effort is not None:
+            _set_effort(network, effort, called)
+        return network, called
+
+    relatives: dict[int, Relative] = {}
+    if isinstance(name, str) and name in systems():
+        family = _by_scale(systems()[name])
+        first = choose(name, scale)
+        relatives = {
+            each: Relative(other.name, partial(lambda which: ready(which)[0], other.name))
+            for each, other in family.items()
+            if other.name != first
+        }
+        name = first
+    network, called = ready(name)
+    place = Place(
+        device=device or default_device(), precision=precision, threads=threads or torch.get_num_threads()
+    )
+    return Restorer(network, name=called, engine=engine, place=place, relatives=relatives, say=say)
 
 
-def choose(name: str | None, scale: int | None) -> str:
-    """Return the variant or file meant by a name and a scale, either of which may be left out.
+def choose(system: str, scale: float | None) -> str:
+    """Return the variant of a system to use for a scale.
+
+    The smallest whose scale reaches what is asked for, or the largest there is; where nothing is asked for,
+    x4. Only those with weights count, where there are such.
 
     Raises:
-        UnknownNameError: no such variant.
-        RelumeError: no variant has that scale, or the named one has another.
+        RelumeError: the system has no variants, or several for one scale.
     """
-    if name is not None and name not in systems() and zoo.looks_like_a_file(name):
-        return name
-    if name is None or name in systems():
-        system = systems()[name or DEFAULT_SYSTEM]
-        wanted = DEFAULT_SCALE if scale is None else scale
-        fitting = [variant.name for variant in system.variants.values() if variant.scale == wanted]
-        if not fitting:
-            scales = sorted({variant.scale for variant in system.variants.values()})
-            known = ", ".join(str(each) for each in scales) or "none"
-            raise RelumeError(f"{system.name} has no variant for scale {wanted}; it has: {known}")
-        if len(fitting) > 1:
+    fitting = _by_scale(systems()[system])
+    if not fitting:
+        raise RelumeError(f"{system} has no variants to choose from; name a weights file")
+    wanted = DEFAULT_SCALE if scale is None else scale
+    reaching = [each for each in sorted(fitting) if each >= wanted]
+    return fitting[reaching[0] if reaching else max(fitting)].name
+
+
+def _by_scale(system: System) -> dict[int, CatalogueVariant]:
+    """Return a system's variants by their scale, those with weights where there are such.
+
+    Raises:
+        RelumeError: there are several for one scale.
+    """
+    found: dict[int, CatalogueVariant] = {}
+    shipped = [variant for variant in system.variants.values() if variant.weights_path is not None]
+    for variant in shipped or system.variants.values():
+        if variant.scale in found:
+            names = [each.name for each in system.variants.values() if each.scale == variant.scale]
             raise RelumeError(
-                f"{system.name} has several variants for scale {wanted}: {', '.join(fitting)}; name one"
+                f"{system.name} has several variants for scale {variant.scale}: {', '.join(names)}; name one"
             )
-        return fitting[0]
-    if name not in variants():
-        raise UnknownNameError("model", name, {*variants(), *systems()}, hint="(list them: relume models)")
-    variant = find_variant(name)
-    if scale is not None and variant.scale != scale:
-        raise RelumeError(
-            f"{name} enlarges by {variant.scale}, not by {scale}; leave out the name or the scale"
-        )
-    return name
+        found[variant.scale] = variant
+    return found
+
+
+def _set_effort(network: Network, effort: float, name: str) -> None:
+    if not 0 <= effort <= 1:
+        raise RelumeError(f"effort {effort:g} is out of range; choose 0 (quick) to 1 (best)")
+    if not network.contract.effort:
+        raise RelumeError(f"{name} knows no effort: it does the same everywhere; leave the effort out")
+    network.effort = effort
 
 
 def upscale(
     picture: Picture,
-    scale: int | None = None,
+    scale: float | None = None,
     *,
+    width: int | None = None,
+    height: int | None = None,
     model: str | None = None,
-    tile: int = DEFAULT_TILE,
+    ensemble: bool = False,
+    faithful: bool = False,
+    tile: int | None = None,
+    engine: str | None = None,
     device: str | None = None,
 ) -> Picture:
     """Enlarge one picture. For several, `load` once and call the model.
 
     Args:
         picture: what `relume.read` gave.
-        scale: 2, 3 or 4; None takes the model's.
-        model: variant, system or weights file; None takes the default.
-        tile: longest side of the tiles in input pixels, 0 for the whole picture at once.
+        scale: how many times longer the sides get, any number above 0; None takes the model's.
+        width: of the output instead, in pixels; the height follows unless it is given too.
+        height: likewise.
+        model: system, variant or weights file, as for `load`; None takes the default.
+        ensemble: run eight flips and turns and average: eight times the time for some quality.
+        faithful: correct the output until it gives the input back when shrunk.
+        tile: longest side of the tiles in input pixels, 0 for the whole picture at once; None by memory.
+        engine: as for `load`.
         device: where to run.
 
     Raises:
-        RelumeError: no such model, or none for that scale.
+        RelumeError: no such model, a size that cannot be, or memory does not suffice.
     """
-    restorer = load(choose(model, scale), device=device)
-    if scale is not None and restorer.scale != scale:
-        raise RelumeError(
-            f"{restorer.name} enlarges by {restorer.scale}, not by {scale}; leave out the scale"
-        )
-    return restorer(picture, tile=tile)
+    asked = any(wish is not None for wish in (scale, width, height))
+    target = Target(scale=scale, width=width, height=height) if asked else None
+    restorer = load(model or DEFAULT_SYSTEM, scale=scale, engine=engine, device=device)
+    wishes = Wishes(target=target, tile=tile, ensemble=ensemble, faithful=faithful)
+    enlarged = restorer.restore(picture, wishes).picture
+    assert isinstance(enlarged, Picture)
+    return enlarged

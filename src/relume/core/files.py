@@ -96,7 +96,7 @@ def whole(path: Path, *, overwrite: bool = True, error: type[RelumeError] = Relu
         if overwrite:
             hidden.replace(target)
         else:
-            _take_free_name(hidden, target, path)
+            take_free_name(hidden, target, path)
     except OSError as problem:
         raise error(f"{path}: cannot be written: {reason(problem)}") from None
     finally:
@@ -110,7 +110,7 @@ def _exists_error(path: Path) -> OutputExistsError:
     )
 
 
-def _take_free_name(hidden: Path, target: Path, shown: Path) -> None:
+def take_free_name(hidden: Path, target: Path, shown: Path) -> None:
     """Give the hidden file its name unless someone else has taken it meanwhile."""
     try:
         os.link(hidden, target)

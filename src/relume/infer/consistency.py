@@ -14,10 +14,13 @@ Shapes: C channels, H W input, h W' rows of the output.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
 from relume.infer.resampling import RowResampler
+
+Rows = Callable[[int, int], Tensor]
 
 EXACT = 99.0
 """Decibels from which agreement is called exact: an error of 1/350 of a level of 8 bits."""
@@ -27,18 +30,20 @@ class Consistency:
     """Compares an output that comes strip by strip with its input.
 
     Args:
-        low: the input `C H W`, float32 of 0..1: colour or gray, no alpha.
+        rows: gives rows of the input, `C h W` for top and bottom, float32 of 0..1: colour or gray, no alpha.
+        shape: C, H and W of the input.
         height: rows of the output.
         width: their length. An output smaller than the input is enlarged instead, so that what was lost
             shows.
         bits: of each value as written, 8 … 16.
     """
 
-    def __init__(self, low: Tensor, *, height: int, width: int, bits: int) -> None:
-        self._low = low
-        channels, rows, columns = low.shape
+    def __init__(
+        self, rows: Rows, shape: tuple[int, int, int], *, height: int, width: int, bits: int
+    ) -> None:
+        self._rows, self._shape = rows, shape
         self._shrink = RowResampler(
-            height_in=height, width_in=width, height_out=rows, width_out=columns, channels=channels
+            height_in=height, width_in=width, height_out=shape[1], width_out=shape[2], channels=shape[0]
         )
         self._largest = 2**bits - 1
         self._compared = 0
@@ -53,7 +58,7 @@ class Consistency:
         levels = rows.clamp(0, 1).mul_(self._largest).add_(0.5).floor_()
         shrunk = self._shrink.push(levels.div_(self._largest))
         bottom = self._compared + shrunk.shape[1]
-        shrunk -= self._low[:, self._compared : bottom]
+        shrunk -= self._rows(self._compared, bottom)
         self._squares += shrunk.double().square_().sum().item()
         self._compared = bottom
 
@@ -64,15 +69,22 @@ class Consistency:
         Raises:
             ValueError: rows are still missing.
         """
-        if self._compared < self._low.shape[1]:
-            raise ValueError(f"only {self._compared} of {self._low.shape[1]} rows have been compared")
-        error = self._squares / self._low.numel()
+        if self._compared < self._shape[1]:
+            raise ValueError(f"only {self._compared} of {self._shape[1]} rows have been compared")
+        error = self._squares / math.prod(self._shape)
         return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def consistency(low: Tensor, output: Tensor, *, bits: int) -> float:
     """Return the consistency in dB of an output that lies whole in memory, both `C H W`."""
-    compared = Consistency(low, height=output.shape[1], width=output.shape[2], bits=bits)
+    channels, rows, columns = low.shape
+    compared = Consistency(
+        lambda top, bottom: low[:, top:bottom],
+        (channels, rows, columns),
+        height=output.shape[1],
+        width=output.shape[2],
+        bits=bits,
+    )  # fmt: skip
     compared.push(output)
     return compared.decibels
 

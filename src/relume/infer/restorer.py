@@ -1,39 +1,103 @@
-"""A model ready for use: picture in, picture out."""
+"""A model ready for use: picture in, picture out, of any size, within any memory.
+
+The output is made from top to bottom in strips as wide as the picture: colour and alpha beside each
+other, resampled to the size asked for, compared with the input, and put where the output lies. Strips
+come from rows of tiles that overlap by the operator's halo, or from an engine that streams.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from relume.core.errors import RelumeError
-from relume.core.pictures import Picture, bleed_colour
-from relume.infer.tiling import run_tiled
+from relume.core.machine import free_memory, resident_memory
+from relume.core.pictures import Canvas, Picture, StoredPicture, bleed_canvas, bleed_colour, canvas_bytes
+from relume.infer.adapters import fitted
+from relume.infer.blending import blended_strips
+from relume.infer.choosing import make_ready
+from relume.infer.consistency import Consistency
+from relume.infer.engines.base import Engine, Place, Streaming
+from relume.infer.ensemble import Ensemble
+from relume.infer.faithful import Faithful
+from relume.infer.footprint import bytes_per_pixel
+from relume.infer.guard import Guarded
+from relume.infer.operators import Chain, Operator
+from relume.infer.resampling import RowResampler
+from relume.infer.targets import Target, steps
+from relume.infer.tiling import Tiler, run_tiled
 from relume.nn.network import Network
 
 WHOLE = 0
 """Tile size that means: the whole picture at once."""
 
-DEFAULT_TILE = 640
-"""Longest tile side in input pixels; CFSR takes 2 KB for each, with its halo 1.2 GiB at the most."""
+LARGEST_TILE = 1024
+"""Longest tile that is chosen where memory would allow more: beyond it the halo costs little."""
+
+FREE_SHARE = 0.6
+"""Share of the memory that is free which is used where nothing else is asked for."""
+
+_SMALLEST_TILE = 16
+_OVERLAP = 32
+_MARGIN = 128 << 20
+"""Kept back of a memory promise for encoding and what libraries take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """How a picture is to be enlarged.
+
+    Attributes:
+        target: the size; None takes the model's scale.
+        tile: longest side of the tiles in input pixels, `WHOLE` for the whole picture at once; None
+            chooses by memory.
+        ensemble: whether eight flips and turns are run and averaged.
+        faithful: whether the output is corrected until it agrees with the input.
+        memory: the most bytes that the process may come to hold; None takes `FREE_SHARE` of what is free.
+        folder: on whose disk pictures lie that memory does not hold; None keeps all in memory.
+    """
+
+    target: Target | None = None
+    tile: int | None = None
+    ensemble: bool = False
+    faithful: bool = False
+    memory: int | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What executes a model.
+class Result:
+    """What became of a picture.
 
     Attributes:
-        name: "torch".
-        device: "cpu", "cuda" …
+        picture: the output, of the kind that came in.
+        consistency: dB between the input and the output shrunk to it (`infer.consistency`).
+        notes: what a user should know, one sentence each.
+        models: names of those that ran, in order.
+    """
+
+    picture: Picture | StoredPicture
+    consistency: float
+    notes: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A model for another scale, loaded when it is needed.
+
+    Attributes:
+        name: what to call it.
+        load: loads it.
     """
 
     name: str
-    device: str
-
-    def __str__(self) -> str:
-        return f"{self.name} on {self.device}"
+    load: Callable[[], Network]
 
 
 class Restorer:
@@ -42,57 +106,109 @@ class Restorer:
     Args:
         network: the model, in evaluation mode.
         name: what to call it.
-        device: where to run it; None takes a CUDA GPU where there is one, else the CPU.
+        engine: name of the engine; "auto" takes the quickest here; None takes `choosing.default_engine`.
+        place: where to run; None takes a CUDA GPU where there is one, else the CPU.
+        relatives: the same system for other scales, used where a target asks for them.
+        say: told what takes long or had to be done otherwise, one line each.
 
     Raises:
-        RelumeError: the device is not there.
+        UnknownNameError: no such engine.
+        EngineError: the engine or device is not there, or disagrees with PyTorch.
     """
 
-    def __init__(self, network: Network, *, name: str, device: str | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        name: str,
+        engine: str | None = None,
+        place: Place | None = None,
+        relatives: Mapping[int, Relative] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.name = name
         self.contract = network.contract
-        self.engine = Engine("torch", device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        try:
-            self._network = network.to(self.engine.device).eval()
-            self._on_device(torch.zeros(1, self.contract.channels, 1, 1)).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise RelumeError(
-                f"cannot run on the device {self.engine.device!r} ({reason}); use cpu, or see relume doctor"
-            ) from error
+        self._say = say
+        self._networks = {self.scale: network}
+        self._relatives = dict(relatives or {})
+        self.engine = make_ready(network, engine=engine, place=place, say=say)
+        self._engines = {self.scale: self.engine}
+        self._footprints: dict[int, float] = {}
 
     @property
     def scale(self) -> int:
-        """Output pixels for each input pixel along a side."""
+        """Output pixels for each input pixel along a side, where no target asks for others."""
         return self.contract.scale
 
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Scales of the models at hand."""
+        return tuple(sorted({self.scale, *self._relatives}))
+
     def __call__(
-        self, picture: Picture, *, tile: int = DEFAULT_TILE, advance: Callable[[float], None] | None = None
+        self, picture: Picture, *, tile: int | None = None, advance: Callable[[float], None] | None = None
     ) -> Picture:
-        """Enlarge a picture; gray stays gray, alpha is enlarged as a plane of its own, metadata is kept.
+        """Enlarge a picture by the model's scale; see `restore` for more.
 
         Args:
             picture: what `relume.read` gave.
-            tile: longest side of the tiles in input pixels; `WHOLE` runs the picture in one piece.
+            tile: longest side of the tiles in input pixels, `WHOLE` for one piece, None: what memory allows.
             advance: told the share done, 0..1.
         """
-        planes = 1 if picture.alpha is None else 2
+        enlarged = self.restore(picture, Wishes(tile=tile), advance=advance).picture
+        assert isinstance(enlarged, Picture)
+        return enlarged
 
-        def share(done: float, index: int) -> None:
-            if advance:
-                advance((index + done) / planes)
+    def restore(
+        self,
+        picture: Picture | StoredPicture,
+        wishes: Wishes | None = None,
+        *,
+        bits: int | None = None,
+        advance: Callable[[float], None] | None = None,
+    ) -> Result:
+        """Enlarge a picture; gray stays gray, alpha is enlarged as a plane of its own, metadata is kept.
 
-        colour = picture.pixels
-        if picture.alpha is not None:
-            colour = bleed_colour(colour, picture.alpha)
-        pixels = self._plane(colour, tile, lambda done: share(done, 0))
-        alpha = picture.alpha
-        if alpha is not None and bool((alpha == alpha[0, 0, 0]).all()):
-            # The same everywhere, as the alpha of most pictures that have one: nothing to compute.
-            alpha = alpha[:, :1, :1].expand(1, *pixels.shape[-2:]).contiguous()
-        elif alpha is not None:
-            alpha = self._plane(alpha, tile, lambda done: share(done, 1))
-        return replace(picture, pixels=pixels, alpha=alpha)
+        Args:
+            picture: what `relume.read` gave, or `open_stored`; the levels of a stored one may be changed.
+            wishes: how; None for the model's scale and what memory allows.
+            bits: in which the output will be written; None takes the picture's. A stored output has them.
+            advance: told the share done, 0..1.
+
+        Raises:
+            RelumeError: the size asked for cannot be, memory does not suffice, or the model fails.
+        """
+        wishes = wishes or Wishes()
+        bits = bits or picture.bits
+        height, width = self.size(picture.height, picture.width, wishes.target)
+        scales = self.chain((picture.height, picture.width), wishes)
+        notes = self._notes(picture, wishes, scales)
+        bands = picture.channels + picture.transparent
+        room = _room(wishes)
+        output: Tensor | Canvas
+        if isinstance(picture, Picture):
+            output = torch.empty(bands, height, width)
+            room -= output.nbytes
+        else:
+            size = canvas_bytes(height, width, bands, bits)
+            folder = wishes.folder if size > room // 4 else None
+            room -= 0 if folder else size
+            output = Canvas.empty(height, width, bands, bits, folder=folder)
+        try:
+            decibels = self._fill(picture, output, (height, width), scales, wishes, room, bits, advance)
+        except BaseException:
+            if isinstance(output, Canvas):
+                output.close()
+            raise
+        made: Picture | StoredPicture
+        if isinstance(picture, Picture):
+            assert isinstance(output, Tensor)
+            alpha = output[picture.channels :] if picture.transparent else None
+            made = picture.replace(pixels=output[: picture.channels], alpha=alpha)
+        else:
+            assert isinstance(output, Canvas)
+            made = picture.replace(canvas=output)
+        return Result(made, decibels, notes, tuple(self._named(scale) for scale in scales))
 
     def run(
         self, low: Tensor, *, tile: int = WHOLE, advance: Callable[[float], None] | None = None
@@ -101,25 +217,285 @@ class Restorer:
 
         A model of unbounded reach runs whole, whatever the tile.
         """
-        height, width = low.shape[-2:]
         halo = self.contract.halo
         if tile == WHOLE or halo is None:
-            tile = max(height, width)
-        return run_tiled(self._on_device, low, scale=self.scale, tile=tile, halo=halo or 0, advance=advance)
+            tile = max(low.shape[-2:])
+        return run_tiled(self.engine, low, scale=self.scale, tile=tile, halo=halo or 0, advance=advance)
 
-    @torch.inference_mode()
-    def _on_device(self, low: Tensor) -> Tensor:
-        # TF32, cuDNN's default, errs by tens of levels of a 16-bit picture.
-        cudnn = torch.backends.cudnn
-        # flags() turns cuDNN itself off unless told otherwise.
-        with cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
-            return self._network(low.to(self.engine.device))
+    def size(self, height: int, width: int, target: Target | None) -> tuple[int, int]:
+        """Return the output's height and width for an input's.
 
-    def _plane(self, plane: Tensor, tile: int, advance: Callable[[float], None]) -> Tensor:
-        """Enlarge `C H W`, C 1 or 3, giving as many channels back."""
-        channels = plane.shape[0]
-        if self.contract.channels == 1:
-            return self.run(plane[:, None], tile=tile, advance=advance)[:, 0].clamp_(0, 1)
-        low = plane.expand(self.contract.channels, -1, -1)[None]
-        output = self.run(low, tile=tile, advance=advance)[0].clamp_(0, 1)
-        return output if channels == self.contract.channels else output.mean(0, keepdim=True)
+        Raises:
+            RelumeError: the target cannot be.
+        """
+        return (height * self.scale, width * self.scale) if target is None else target.size(height, width)
+
+    def chain(self, size: tuple[int, int], wishes: Wishes) -> tuple[int, ...]:
+        """Return the scales of the models that an input of that size runs through."""
+        if wishes.target is None:
+            return (self.scale,)
+        return steps(size, wishes.target.size(*size), self.scales)
+
+    def operator(self, scales: tuple[int, ...], wishes: Wishes) -> Operator:
+        """Return what turns the input into a picture `prod(scales)` times as large."""
+        operator: Operator | None = None
+        for scale in scales:
+            engine: Operator = self._engine(scale)
+            if self.engine.place.precision != "fp32":
+                engine = Guarded(engine, self._networks[scale], say=self._say)
+            if wishes.ensemble:
+                engine = Ensemble(engine)
+            operator = Chain(operator, engine) if operator else engine
+        assert operator is not None
+        return Faithful(operator) if wishes.faithful else operator
+
+    def _named(self, scale: int) -> str:
+        return self.name if scale == self.scale else self._relatives[scale].name
+
+    def _engine(self, scale: int) -> Engine:
+        if scale not in self._engines:
+            network = self._networks[scale] = self._relatives[scale].load()
+            self._engines[scale] = make_ready(
+                network, engine=self.engine.name, place=self.engine.place, say=self._say
+            )
+        return self._engines[scale]
+
+    def _notes(
+        self, picture: Picture | StoredPicture, wishes: Wishes, scales: tuple[int, ...]
+    ) -> tuple[str, ...]:
+        notes = []
+        if wishes.target and (note := wishes.target.note(picture.height, picture.width)):
+            notes.append(note)
+        if not scales:
+            notes.append("The size asked for is no larger than the picture, so it was only resampled.")
+            if wishes.faithful or wishes.ensemble:
+                notes.append("No model ran, so there was nothing to average or to correct.")
+        return tuple(notes)
+
+    def _fill(
+        self, picture: Picture | StoredPicture, output: Tensor | Canvas, size: tuple[int, int],
+        scales: tuple[int, ...], wishes: Wishes, room: int, bits: int,
+        advance: Callable[[float], None] | None,
+    ) -> float:  # fmt: skip
+        """Make the output strip by strip; return the consistency."""
+        source = _Source(picture)
+        colours = picture.channels
+        enlarged = (picture.height * math.prod(scales), picture.width * math.prod(scales))
+        resampler = None
+        if enlarged != size:
+            resampler = RowResampler(
+                height_in=enlarged[0], width_in=enlarged[1], height_out=size[0], width_out=size[1],
+                channels=source.bands,
+            )  # fmt: skip
+        compared = Consistency(
+            source.colour, (colours, picture.height, picture.width), height=size[0], width=size[1], bits=bits
+        )
+        top = 0
+        for strip in self._strips(source, scales, wishes, room, advance):
+            if not bool(torch.isfinite(strip).all()):
+                raise RelumeError(
+                    f"{self.name} gave values that are no numbers; its weights may be damaged, take others"
+                )
+            # What is resampled overshoots again, so it is clamped after, not only before.
+            rows = strip.clamp_(0, 1)
+            if resampler:
+                rows = resampler.push(rows).clamp_(0, 1)
+            if isinstance(output, Canvas):
+                output.put(top, rows)
+            else:
+                output[:, top : top + rows.shape[1]] = rows
+            compared.push(rows[:colours])
+            top += rows.shape[1]
+        return compared.decibels
+
+    def _strips(
+        self, source: _Source, scales: tuple[int, ...], wishes: Wishes, room: int,
+        advance: Callable[[float], None] | None,
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """Yield strips of all bands, at the models' scale, from top to bottom."""
+        if not scales:
+            yield from _unchanged(source, advance)
+            return
+        operator = self.operator(scales, wishes)
+        flat = source.flat_alpha()
+        planes = 1 if flat is not None or not source.transparent else 2
+        passes = [(fitted(operator, source.colours), source.colour_window)]
+        if planes == 2:
+            passes.append((fitted(operator, 1), source.alpha_window))
+        tile = self._tile(source, operator, scales, wishes, room // planes)
+        shares = [0.0] * planes
+
+        def told(index: int) -> Callable[[float], None]:
+            def tell(done: float) -> None:
+                shares[index] = done
+                if advance:
+                    advance(sum(shares) / planes)
+
+            return tell
+
+        streams = [
+            self._plane_strips(each, window, source.height, source.width, tile, told(index))
+            for index, (each, window) in enumerate(passes)
+        ]
+        for parts in zip(*streams, strict=True):
+            colour = parts[0]
+            if not source.transparent:
+                yield colour
+                continue
+            alpha = parts[1] if flat is None else colour.new_full((1, *colour.shape[1:]), flat)
+            yield torch.cat([colour, alpha])
+
+    def _plane_strips(
+        self, operator: Operator, window: Callable[[int, int, int, int], Tensor], height: int, width: int,
+        tile: int | None, advance: Callable[[float], None],
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """Yield one plane's or one colour's strips `C sh' sW`; a tile of None streams."""
+        if tile is None:
+            assert isinstance(operator, Streaming)
+            stream = operator.stream(height, width)
+            for top in range(0, height, stream.strip):
+                bottom = min(height, top + stream.strip)
+                yield stream.push(window(top, bottom, 0, width)[0])
+                advance(bottom / height)
+            return
+        if operator.halo is None:
+            whole = window(0, height, 0, width)
+            overlap = min(_OVERLAP, tile // 3)
+            for strip in blended_strips(
+                operator, whole, scale=operator.scale, tile=tile, overlap=overlap, advance=advance
+            ):
+                yield strip[0]
+            return
+        cutter = Tiler(
+            operator, scale=operator.scale, tile=tile, halo=operator.halo, advance=advance, say=self._say
+        )
+        for strip in cutter.strips(window, height, width):
+            yield strip[0]
+
+    def _tile(
+        self, source: _Source, operator: Operator, scales: tuple[int, ...], wishes: Wishes, room: int
+    ) -> int | None:
+        """Return the side of the tiles; None where the operator streams.
+
+        Raises:
+            RelumeError: memory does not suffice.
+        """
+        height, width = source.height, source.width
+        longest = max(height, width)
+        if wishes.tile is not None:
+            return wishes.tile or longest
+        adapted = fitted(operator, source.colours)
+        if isinstance(adapted, Streaming) and adapted.stream_bytes(width) <= room:
+            return None
+        if self.engine.place.device.startswith("cuda"):
+            room = int(0.8 * torch.cuda.mem_get_info(self.engine.place.device)[0])
+        halo = _OVERLAP if operator.halo is None else operator.halo
+        pixel = self._bytes_per_pixel(scales, wishes)
+        strip_pixel = 4 * source.bands * operator.scale**2 * 3
+
+        def taken(tile: int) -> float:
+            rows, columns = min(height, tile + 2 * halo), min(width, tile + 2 * halo)
+            return rows * columns * pixel + min(height, tile) * width * strip_pixel
+
+        tile = min(longest, LARGEST_TILE)
+        while tile > _SMALLEST_TILE and taken(tile) > room:
+            tile = max(_SMALLEST_TILE, tile * 7 // 8)
+        if taken(tile) > room:
+            raise RelumeError(
+                f"memory does not suffice: {source.width}x{source.height} in tiles of {tile} pixels needs "
+                f"{_mebibytes(taken(tile) - room)} more than there is; allow more (--memory)"
+            )
+        return tile
+
+    def _bytes_per_pixel(self, scales: tuple[int, ...], wishes: Wishes) -> float:
+        """Return the memory that a tile takes for each of its input pixels."""
+        total, before = 0.0, 1
+        for scale in scales:
+            self._engine(scale)
+            if scale not in self._footprints:
+                network = self._networks[scale]
+                self._footprints[scale] = bytes_per_pixel(network.folded(), network.contract.channels)
+            total = max(total, self._footprints[scale] * before**2)
+            before *= scale
+        beside = 4 * self.contract.channels * before**2
+        return total + beside * (1 + 2 * wishes.ensemble + 4 * wishes.faithful)
+
+
+class _Source:
+    """The planes of a picture, by rows and windows; hidden colours filled in."""
+
+    def __init__(self, picture: Picture | StoredPicture) -> None:
+        self.height, self.width = picture.height, picture.width
+        self.colours, self.transparent = picture.channels, picture.transparent
+        self.bands = self.colours + self.transparent
+        if isinstance(picture, Picture) and picture.alpha is not None:
+            picture = picture.replace(pixels=bleed_colour(picture.pixels, picture.alpha))
+        elif isinstance(picture, StoredPicture) and picture.transparent:
+            bleed_canvas(picture.canvas)
+        self._picture = picture
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Return rows of all bands."""
+        return self._picture.rows(top, bottom)
+
+    def colour(self, top: int, bottom: int) -> Tensor:
+        """Return rows without alpha."""
+        return self.rows(top, bottom)[: self.colours]
+
+    def colour_window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """Return a part without alpha, `1 C h w`."""
+        return self._window(top, bottom, left, right)[: self.colours][None]
+
+    def alpha_window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """Return a part of the alpha, `1 1 h w`."""
+        return self._window(top, bottom, left, right)[self.colours :][None]
+
+    def flat_alpha(self) -> float | None:
+        """Return the alpha where it is the same everywhere, as in most pictures that have one; else None."""
+        if not self.transparent:
+            return None
+        first: float | None = None
+        for top in range(0, self.height, 256):
+            alpha = self.rows(top, min(self.height, top + 256))[-1]
+            first = float(alpha[0, 0]) if first is None else first
+            if not bool((alpha == first).all()):
+                return None
+        return first
+
+    def _window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+        if isinstance(self._picture, StoredPicture):
+            return self._picture.canvas.window(top, bottom, left, right)
+        return self.rows(top, bottom)[..., left:right]
+
+
+def _unchanged(source: _Source, advance: Callable[[float], None] | None) -> Iterator[Tensor]:
+    """Yield the picture as it is, for what is only resampled."""
+    for top in range(0, source.height, 256):
+        bottom = min(source.height, top + 256)
+        yield source.rows(top, bottom).clone()
+        if advance:
+            advance(bottom / source.height)
+
+
+def _room(wishes: Wishes) -> int:
+    """Return the bytes that may still be taken.
+
+    Raises:
+        RelumeError: the program itself holds more than was allowed.
+    """
+    if wishes.memory is None:
+        free = free_memory()
+        # Where the system does not tell, what any machine of today has.
+        return int(FREE_SHARE * free) - _MARGIN if free is not None else 1 << 30
+    held = resident_memory() or 0
+    room = wishes.memory - held - _MARGIN
+    if room <= 0:
+        raise RelumeError(
+            f"{_mebibytes(wishes.memory)} are not enough: the program itself holds {_mebibytes(held)}, "
+            f"and {_mebibytes(_MARGIN)} are kept for encoding; allow more (--memory)"
+        )
+    return room
+
+
+def _mebibytes(count: float) -> str:
+    return f"{math.ceil(count / (1 << 20))} MiB"

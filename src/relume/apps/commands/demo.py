@@ -31,7 +31,7 @@ def demo(
     """Shrink the bundled photo, enlarge it again and compare with the original."""
     import torch
 
-    from relume.apps.face import choose, load
+    from relume.apps.face import DEFAULT_SYSTEM, load
     from relume.core.errors import OutputExistsError, RelumeError
     from relume.core.machine import peak_memory
     from relume.core.pictures import Picture, read, write
@@ -45,7 +45,7 @@ def demo(
         if os.path.lexists(path) and not overwrite:
             raise OutputExistsError(f"{path}: exists already and was kept; use --overwrite or another -o")
 
-    restorer = load(choose(name, None))
+    restorer = load(name or DEFAULT_SYSTEM)
     original = read(PHOTO)
     scale = restorer.scale
     height, width = original.height // scale, original.width // scale

@@ -85,13 +85,12 @@ def upscale(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
 ) -> None:
     """Enlarge pictures, keeping depth, transparency, profile and metadata."""
-    from relume.apps.face import choose, load
-    from relume.infer.restorer import DEFAULT_TILE
+    from relume.apps.face import DEFAULT_SYSTEM, load
 
     given = [*(inputs or []), *(more_inputs or [])]
     if not given:
         raise RelumeError("no picture given; name a picture or a folder: relume upscale photo.jpg")
-    restorer = load(choose(name, scale), device=device)
+    restorer = load(name or DEFAULT_SYSTEM, scale=scale, device=device)
     if scale is not None and restorer.scale != scale:
         raise RelumeError(f"{restorer.name} enlarges by {restorer.scale}, not by {scale}; leave out -s")
     if suffix is None:
@@ -110,7 +109,7 @@ def upscale(
 
             try:
                 _one(
-                    restorer, job, tile=DEFAULT_TILE if tile is None else tile, quality=quality,
+                    restorer, job, tile=tile, quality=quality,
                     max_megapixels=max_megapixels, overwrite=overwrite, advance=advance,
                 )  # fmt: skip
                 done += 1
@@ -257,7 +256,8 @@ def _made(folder: Path | None) -> Iterator[None]:
 
 
 def _one(
-    restorer: Restorer, job: Job, *, tile: int, quality: int | None, max_megapixels: float, overwrite: bool,
+    restorer: Restorer, job: Job, *, tile: int | None, quality: int | None, max_megapixels: float,
+    overwrite: bool,
     advance: Callable[[float], None],
 ) -> None:  # fmt: skip
     """Enlarge one picture and say in one line what was done."""

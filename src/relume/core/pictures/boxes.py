@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relume.core.pictures.ifd import BrokenStructureError
+from relume.core.pictures.contents import Contents, Piece
+from relume.core.pictures.ifd import BrokenStructureError, Data
 
+_MOST_BOXES = 20_000
 # Bytes between a box's header and its first inner box.
 _PREFIX = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iref": 4}
 
@@ -26,13 +28,15 @@ class Box:
     end: int
 
 
-def inside(data: bytes, start: int, end: int) -> Iterator[Box]:
+def inside(data: Data, start: int, end: int) -> Iterator[Box]:
     """Yield the boxes that lie one after the other between two positions.
 
     Raises:
-        BrokenStructureError: When one reaches past the end.
+        BrokenStructureError: When one reaches past the end, or there are more than any sound file has.
     """
-    while start + 8 <= end:
+    for _ in range(_MOST_BOXES):
+        if start + 8 > end:
+            return
         length, header = int.from_bytes(data[start : start + 4], "big"), 8
         if length == 1:
             length, header = int.from_bytes(data[start + 8 : start + 16], "big"), 16
@@ -42,9 +46,10 @@ def inside(data: bytes, start: int, end: int) -> Iterator[Box]:
             raise BrokenStructureError(f"a box of {length} bytes at {start} reaches past its container")
         yield Box(data[start + 4 : start + 8], start, start + header, start + length)
         start += length
+    raise BrokenStructureError(f"more than {_MOST_BOXES} boxes in one")
 
 
-def meta(data: bytes) -> Box:
+def meta(data: Data) -> Box:
     """Return the box that describes the file's items.
 
     Raises:
@@ -56,7 +61,7 @@ def meta(data: bytes) -> Box:
     raise BrokenStructureError("no meta box")
 
 
-def walk(data: bytes, box: Box, *path: bytes) -> Iterator[Box]:
+def walk(data: Data, box: Box, *path: bytes) -> Iterator[Box]:
     """Yield the boxes found below `box` by following kinds downwards."""
     for inner in inside(data, box.start + _PREFIX[box.kind], box.end):
         if inner.kind == path[0]:
@@ -66,7 +71,7 @@ def walk(data: bytes, box: Box, *path: bytes) -> Iterator[Box]:
                 yield from walk(data, inner, *path[1:])
 
 
-def with_exif(data: bytes, block: bytes) -> list[bytes]:
+def with_exif(data: Contents, block: bytes) -> list[Piece]:
     """Return an AVIF file, as libheif has just written it, with an EXIF item added.
 
     Returns:
@@ -99,14 +104,14 @@ def with_exif(data: bytes, block: bytes) -> list[bytes]:
             inner += fresh[b"iref"]
         built = _box(b"meta", data[head.start : head.start + 4] + inner)
         grown = len(built)
-    return [data[: head.begin], built, data[head.end :], _box(b"mdat", payload)]
+    return [data.span(0, head.begin), built, data.span(head.end), _box(b"mdat", payload)]
 
 
 def _box(kind: bytes, content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4, "big") + kind + content
 
 
-def _item_infos(data: bytes, box: Box) -> tuple[bytes, bytes]:
+def _item_infos(data: Data, box: Box) -> tuple[bytes, bytes]:
     """Return a free item number and the list of items with an EXIF item of that number."""
     version = data[box.start]
     count = int.from_bytes(data[box.start + 4 : box.start + 6], "big")

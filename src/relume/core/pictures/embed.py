@@ -3,7 +3,7 @@
 libvips writes all of these itself, but changes them: EXIF passes through libexif,
 which adds tags that nobody stated, TIFF gets none at all, and an unknown resolution
 becomes a stated one. So libvips encodes bare pixels, and the rest is added here. Files
-are handed on as pieces, since joining them would copy large pictures once more.
+are handed on as pieces, since what was encoded may be larger than memory.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from relume.core.pictures import boxes, exif, ifd
+from relume.core.pictures.contents import Contents, Piece
 from relume.core.pictures.ifd import BrokenStructureError, Entry, Layout
 from relume.core.pictures.survey import DESCRIPTIVE, png_chunks, riff_chunks
-
-Piece = bytes | memoryview
 
 _SEGMENT_ROOM: Final = 65_533
 _XMP_MARK: Final = b"http://ns.adobe.com/xap/1.0/\0"
@@ -37,7 +36,7 @@ class Extras:
     dpi: tuple[float, float] | None
 
 
-def embed(data: bytes, kind: str, extras: Extras) -> tuple[list[Piece], list[str]]:
+def embed(data: Contents, kind: str, extras: Extras) -> tuple[list[Piece], list[str]]:
     """Add the extras to an encoded file.
 
     Args:
@@ -51,7 +50,7 @@ def embed(data: bytes, kind: str, extras: Extras) -> tuple[list[Piece], list[str
     Raises:
         BrokenStructureError: When the encoder's file is laid out in an unknown way.
     """
-    writers: dict[str, Callable[[bytes, Extras], tuple[list[Piece], list[str]]]] = {
+    writers: dict[str, Callable[[Contents, Extras], tuple[list[Piece], list[str]]]] = {
         "png": _png,
         "jpeg": _jpeg,
         "tiff": _tiff,
@@ -61,7 +60,7 @@ def embed(data: bytes, kind: str, extras: Extras) -> tuple[list[Piece], list[str
     return writers[kind](data, extras)
 
 
-def _png(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
+def _png(data: Contents, extras: Extras) -> tuple[list[Piece], list[str]]:
     early = []
     if extras.icc is not None:
         early.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(extras.icc)))
@@ -72,14 +71,15 @@ def _png(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
         early.append(_chunk(b"eXIf", extras.exif))
     if extras.xmp is not None:
         early.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + extras.xmp))
-    view = memoryview(data)
-    pieces: list[Piece] = [view[:8]]
+    pieces: list[Piece] = [data.span(0, 8)]
     for kind, start, end in png_chunks(data):
+        if kind == b"IDAT":  # nothing but pixels from here on
+            return [*pieces, data.span(start - 8)], []
         if kind != b"pHYs":  # libvips always states one
-            pieces.append(view[start - 8 : end + 4])
+            pieces.append(data.span(start - 8, end + 4))
         if kind == b"IHDR":
             pieces += early
-    return pieces, []
+    raise BrokenStructureError("no pixels")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -87,7 +87,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
-def _jpeg(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
+def _jpeg(data: Contents, extras: Extras) -> tuple[list[Piece], list[str]]:
     notes = []
     unit, across, down = 0, 1, 1
     if extras.dpi is not None:
@@ -107,7 +107,7 @@ def _jpeg(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
             parts = []
         for number, part in enumerate(parts, 1):
             head.append(_segment(0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part))
-    return [data[:2], *head, memoryview(data)[2:]], notes
+    return [data.span(0, 2), *head, data.span(2)], notes
 
 
 def _add_segment(head: list[bytes], marker: int, content: bytes, what: str) -> list[str]:
@@ -121,17 +121,16 @@ def _segment(marker: int, content: bytes) -> bytes:
     return bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2, "big") + content
 
 
-def _webp(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
+def _webp(data: Contents, extras: Extras) -> tuple[list[Piece], list[str]]:
     if not (extras.icc or extras.exif or extras.xmp or extras.alpha):
-        return [data], []
-    view = memoryview(data)
+        return [data.span(0)], []
     flags = 0x20 * bool(extras.icc) | 0x10 * extras.alpha | 0x08 * bool(extras.exif) | 0x04 * bool(extras.xmp)
     size = (extras.width - 1).to_bytes(3, "little") + (extras.height - 1).to_bytes(3, "little")
     pieces: list[Piece] = [_riff(b"VP8X", bytes((flags, 0, 0, 0)) + size)]
     if extras.icc:
         pieces.append(_riff(b"ICCP", extras.icc))
     pieces += [
-        view[start - 8 : end + (end - start) % 2]
+        data.span(start - 8, end + (end - start) % 2)
         for kind, start, end in riff_chunks(data)
         if kind in (b"ALPH", b"VP8 ", b"VP8L")
     ]
@@ -147,13 +146,13 @@ def _riff(kind: bytes, content: bytes) -> bytes:
     return kind + len(content).to_bytes(4, "little") + content + b"\0" * (len(content) % 2)
 
 
-def _avif(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
+def _avif(data: Contents, extras: Extras) -> tuple[list[Piece], list[str]]:
     if extras.exif is None:
-        return [data], []
-    return [*boxes.with_exif(data, extras.exif)], []
+        return [data.span(0)], []
+    return boxes.with_exif(data, extras.exif), []
 
 
-def _tiff(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
+def _tiff(data: Contents, extras: Extras) -> tuple[list[Piece], list[str]]:
     layout = ifd.layout_of(data)
     main = ifd.read_directory(data, ifd.first_position(data, layout), layout)
     entries = dict(main.entries)
@@ -171,9 +170,8 @@ def _tiff(data: bytes, extras: Extras) -> tuple[list[Piece], list[str]]:
         entries |= described
     pad = b"\0" * (len(data) % 2)
     tree, position = ifd.build_tree(layout, entries, branches, len(data) + len(pad))
-    view = memoryview(data)
     slot = layout.slot
-    return [data[:slot], layout.pack(position, slot), view[2 * slot :], pad, tree], []
+    return [data.span(0, slot), layout.pack(position, slot), data.span(2 * slot), pad, tree], []
 
 
 def _exif_parts(block: bytes, target: Layout) -> tuple[dict[int, Entry], list[tuple[int, dict[int, Entry]]]]:

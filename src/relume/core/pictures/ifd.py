@@ -10,9 +10,11 @@ Follows TIFF 6.0 (section 2) and, for 64-bit positions, BigTIFF.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from relume.core.pictures.contents import Contents
 
 # Bytes per value by field type; 16-18 are BigTIFF's.
 _SIZES: Final = {
@@ -36,12 +38,20 @@ _SIZES: Final = {
 # Width of the units that a change of byte order turns round (a rational is two longs).
 _UNITS: Final = {**_SIZES, 5: 4, 10: 4}
 
+Data = bytes | Contents
+"""What structures are read from: bytes in memory, or a file."""
+
 BYTE: Final = 1
 ASCII: Final = 2
 SHORT: Final = 3
 LONG: Final = 4
 RATIONAL: Final = 5
 UNDEFINED: Final = 7
+LONG8: Final = 16
+
+# A file could let all of its tags name the same bytes, and so grow without end when read.
+_MOST_TAGS: Final = 1 << 16
+_MOST_BYTES: Final = 1 << 26
 
 
 class BrokenStructureError(ValueError):
@@ -60,7 +70,7 @@ class Layout:
         """Bytes of the value-or-position field of an entry."""
         return 8 if self.big else 4
 
-    def number(self, data: bytes | memoryview, at: int, size: int) -> int:
+    def number(self, data: Data, at: int, size: int) -> int:
         """Read an unsigned number of `size` bytes.
 
         Raises:
@@ -124,7 +134,7 @@ class Directory:
         return int(numbers[0]) if numbers else None
 
 
-def layout_of(data: bytes | memoryview) -> Layout:
+def layout_of(data: Data) -> Layout:
     """Read the header's byte order and width.
 
     Raises:
@@ -142,13 +152,16 @@ def layout_of(data: bytes | memoryview) -> Layout:
     return known[head]
 
 
-def first_position(data: bytes | memoryview, layout: Layout) -> int:
+def first_position(data: Data, layout: Layout) -> int:
     """Return the position of the first directory."""
     return layout.number(data, layout.slot, layout.slot)
 
 
-def read_directory(data: bytes | memoryview, position: int, layout: Layout) -> Directory:
+def read_directory(data: Data, position: int, layout: Layout) -> Directory:
     """Read the directory at a position; entries of unknown type or outside `data` are left out.
+
+    So are those that would make all values together longer than `data`, or than 64 MiB: those of a sound
+    file lie side by side.
 
     Raises:
         BrokenStructureError: When the directory itself lies outside `data`.
@@ -158,21 +171,44 @@ def read_directory(data: bytes | memoryview, position: int, layout: Layout) -> D
     count = layout.number(data, position, counter)
     start = position + counter
     after = start + count * length
-    if position < layout.slot or after > len(data):
+    if position < layout.slot or after > len(data) or count > _MOST_TAGS:
         raise BrokenStructureError(
             f"a directory of {count} tags at {position} lies outside the {len(data)} bytes"
         )
     entries: dict[int, Entry] = {}
+    room = min(len(data), _MOST_BYTES)
     for at in range(start, after, length):
         tag, kind = layout.number(data, at, 2), layout.number(data, at + 2, 2)
         values = layout.number(data, at + 4, slot)
         size = _SIZES.get(kind, 0) * values
         where = at + 4 + slot if size <= slot else layout.number(data, at + 4 + slot, slot)
-        if kind in _SIZES and where + size <= len(data):
+        if kind in _SIZES and where + size <= len(data) and size <= room:
+            room -= size
             entries[tag] = Entry(kind, values, bytes(data[where : where + size]))
     # Some writers leave the pointer to the next directory out at the very end.
     following = layout.number(data, after, slot) if after + slot <= len(data) else 0
     return Directory(position, entries, following, count - len(entries))
+
+
+def directory_sizes(data: Data, layout: Layout) -> Iterator[int]:
+    """Yield for each directory of a chain how many bytes its values claim outside the directory itself.
+
+    Ends at the first directory that was there before, or lies outside `data`.
+    """
+    counter, slot = (8, 8) if layout.big else (2, 4)
+    fields = struct.Struct(f"{layout.order}2xH{'Q8x' if layout.big else 'I4x'}")
+    seen: set[int] = set()
+    position = first_position(data, layout)
+    while position not in seen and 0 < position <= len(data) - counter:
+        seen.add(position)
+        count = layout.number(data, position, counter)
+        after = position + counter + count * fields.size
+        if count > _MOST_TAGS or after > len(data):
+            return
+        table = fields.iter_unpack(data[position + counter : after])
+        sizes = (_SIZES.get(kind, 1) * number for kind, number in table)
+        yield sum(size for size in sizes if slot < size <= len(data))
+        position = layout.number(data, after, slot) if after + slot <= len(data) else 0
 
 
 def with_number(block: bytes, directory: Directory, tag: int, number: int, layout: Layout) -> bytes:

@@ -10,11 +10,11 @@ from relume.core.errors import PictureError
 from relume.core.files import reason
 
 
-def open_regular(path: Path) -> tuple[int, int]:
+def open_regular(path: Path) -> int:
     """Open an ordinary file for reading.
 
     Returns:
-        The file descriptor, which the caller closes, and the size in bytes.
+        The file descriptor, which the caller closes.
 
     Raises:
         PictureError: When there is none, it is a folder or device, is empty, or may not be read.
@@ -43,7 +43,7 @@ def open_regular(path: Path) -> tuple[int, int]:
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor, status.st_size
+    return descriptor
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,6 +1,6 @@
-"""What one picture file held, in memory.
+"""What one picture file held: as floats in memory, or as levels in memory or on disk.
 
-Shapes: C channels (1 gray, 3 RGB), H height, W width.
+Shapes: C channels (1 gray, 3 RGB), H height, W width, h rows in hand.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import dataclasses
 from typing import Any
 
 import torch
+
+from relume.core.pictures.canvas import Canvas
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +84,16 @@ class Picture:
         """Width and height as people write them: "640x480"."""
         return f"{self.width}x{self.height}"
 
+    @property
+    def transparent(self) -> bool:
+        """Whether it has an alpha."""
+        return self.alpha is not None
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """Return rows as C×h×W, or (C + 1)×h×W with the alpha last."""
+        colour = self.pixels[:, top:bottom]
+        return colour if self.alpha is None else torch.cat([colour, self.alpha[:, top:bottom]])
+
     def replace(self, **changes: Any) -> Picture:
         """Return a copy with some fields changed.
 
@@ -90,3 +102,97 @@ class Picture:
             ValueError: When the result does not fit together.
         """
         return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class StoredPicture:
+    """A picture as levels that may lie on disk, and everything else that came with them.
+
+    A context manager, which closes its canvas.
+
+    Attributes:
+        canvas: The levels; the alpha, if any, is the last band. Of 10 or 12 bits where the file had them.
+        bits: As of `Picture`, and so are all that follow.
+        icc: Colour profile.
+        exif: EXIF.
+        xmp: XMP packet.
+        dpi: Resolution.
+        format: What it was read from.
+        notes: What was changed on reading.
+
+    Raises:
+        ValueError: When `bits` is not 8 or 16.
+    """
+
+    canvas: Canvas
+    bits: int = 8
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    format: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.bits not in (8, 16):
+            raise ValueError(f"bits must be 8 or 16, not {self.bits}")
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB; alpha does not count."""
+        return 1 if self.canvas.bands < 3 else 3
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.canvas.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.canvas.width
+
+    @property
+    def size(self) -> str:
+        """Width and height as people write them: "640x480"."""
+        return self.canvas.size
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it has an alpha."""
+        return self.canvas.bands in (2, 4)
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """Return rows as float32 C×h×W, or (C + 1)×h×W with the alpha last."""
+        return self.canvas.rows(top, bottom)
+
+    def picture(self) -> Picture:
+        """Return it as floats in memory."""
+        planes = self.canvas.rows(0, self.height)
+        return Picture(
+            pixels=planes[: self.channels],
+            alpha=planes[self.channels :] if self.transparent else None,
+            **{name: getattr(self, name) for name in _BESIDE},
+        )
+
+    def replace(self, **changes: Any) -> StoredPicture:
+        """Return a copy with some fields changed; the canvas is shared unless replaced.
+
+        Raises:
+            TypeError: When a field does not exist.
+            ValueError: When the result does not fit together.
+        """
+        return dataclasses.replace(self, **changes)
+
+    def close(self) -> None:
+        """Give the memory or disk space of its levels back."""
+        self.canvas.close()
+
+    def __enter__(self) -> StoredPicture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_BESIDE = tuple(field.name for field in dataclasses.fields(StoredPicture) if field.name != "canvas")

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import pyvips
-import torch
 
 from relume.core.errors import PictureError
-from relume.core.pictures import colour, exif, formats, xmp
+from relume.core.files import reason
+from relume.core.pictures import colour, exif, formats, library, xmp
+from relume.core.pictures.canvas import Canvas, canvas_bytes
+from relume.core.pictures.contents import Contents
 from relume.core.pictures.ifd import BrokenStructureError
 from relume.core.pictures.opening import open_regular
-from relume.core.pictures.picture import Picture
-from relume.core.pictures.survey import Survey, lab_as_rgb, survey
-
-# libvips' warnings come through this logger; without a handler, Python would print them.
-logging.getLogger("pyvips").addHandler(logging.NullHandler())
-# A damaged file's bytes may be quoted in such a warning. Were they not UTF-8, pyvips'
-# callback would fail and Python print that.
-pyvips._to_string = lambda text: (
-    "" if text == pyvips.ffi.NULL else pyvips.ffi.string(text).decode("utf-8", "replace")
-)
+from relume.core.pictures.picture import Picture, StoredPicture
+from relume.core.pictures.survey import Survey, lab_as_rgb, refuse_endless, survey
 
 _LOADERS: Final = {
-    "png": "pngload_buffer",
-    "jpeg": "jpegload_buffer",
-    "tiff": "tiffload_buffer",
-    "webp": "webpload_buffer",
-    "avif": "heifload_buffer",
+    "png": "pngload_source",
+    "jpeg": "jpegload_source",
+    "tiff": "tiffload_source",
+    "webp": "webpload_source",
+    "avif": "heifload_source",
 }
 # libjpeg invents what is missing and warns; libvips stops at a warning only before the
 # next row, so never for the last ones. But it keeps the words, in one text for the whole
 # process: hence a lock.
 _jpeg_lock = threading.Lock()
+# Of profile, EXIF and XMP each.
+_MOST_BYTES: Final = 1 << 25
 # How EXIF's eight orientations are undone: turn left by quarters, then mirror.
 _TURNS: Final = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)}
 _TURNS_REST: Final = {7: (1, True), 8: (1, False)}
@@ -59,16 +55,41 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 500.0) -> Pict
         PictureError: When the file is missing, empty, no picture, of another format,
             damaged, cut short or too large; the message is one line.
     """
+    with open_stored(path, max_megapixels=max_megapixels) as stored:
+        return stored.picture()
+
+
+def open_stored(
+    path: str | os.PathLike[str],
+    *,
+    max_megapixels: float = 500.0,
+    folder: Path | None = None,
+    memory: int | None = None,
+) -> StoredPicture:
+    """Read a file as `read` does, but into levels, which go on disk where they would take too much memory.
+
+    PNG, TIFF and most JPEG are decoded by strips. Interlaced PNG, progressive JPEG, WebP and AVIF
+    need their whole picture in memory while they are decoded, whatever `memory` says.
+
+    Args:
+        path: The file.
+        max_megapixels: As of `read`.
+        folder: On whose disk the levels may lie; None keeps them in memory.
+        memory: The most bytes of levels that stay in memory where there is a folder; None for any number.
+
+    Raises:
+        PictureError: As `read` does, and when the disk lacks the room.
+    """
     path = Path(path)
-    data, kind = _take_in(path)
-    try:
-        return _decode(data, kind, path, max_megapixels)
-    except (pyvips.Error, UnicodeDecodeError) as error:
-        raise _damaged(path, kind, colour.reason(error)) from None
-    except MemoryError:
-        raise PictureError(
-            f"{path}: memory does not suffice to decode it; make the picture smaller first"
-        ) from None
+    with _opened(path) as (contents, kind):
+        try:
+            return _decode(contents, kind, path, _Limits(max_megapixels, folder, memory))
+        except (pyvips.Error, UnicodeDecodeError, BrokenStructureError) as error:
+            raise _damaged(path, kind, colour.reason(error.with_traceback(None))) from None
+        except MemoryError:
+            raise PictureError(
+                f"{path}: memory does not suffice to decode it; make the picture smaller first"
+            ) from None
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -78,43 +99,56 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         PictureError: When it is no picture that `read` would open; its pixels may still be damaged.
     """
     path = Path(path)
-    data, kind = _take_in(path)
-    try:
-        image = getattr(pyvips.Image, _LOADERS[kind])(data)
-    except (pyvips.Error, UnicodeDecodeError) as error:
-        raise _damaged(path, kind, colour.reason(error)) from None
-    return image.height, image.width
-
-
-def _take_in(path: Path) -> tuple[bytes, str]:
-    """Return a file's content and format."""
-    descriptor, size = open_regular(path)
-    with os.fdopen(descriptor, "rb") as file:
+    with _opened(path) as (contents, kind):
         try:
-            head = file.read(formats.SNIFF_BYTES)
-            kind = formats.sniff(head)
-            if kind is None:
-                raise PictureError(
-                    f"{path}: this is {formats.describe_stranger(head)}; "
-                    f"{formats.SUPPORTED} can be read, convert it first"
-                )
-            return head + file.read(), kind
-        except OSError as error:
-            raise PictureError(f"{path}: cannot be read: {error.strerror}") from None
-        except MemoryError:
-            raise PictureError(f"{path}: memory does not suffice to read its {size} bytes") from None
+            image = _image(contents, kind, survey(contents, kind))
+        except (pyvips.Error, UnicodeDecodeError, BrokenStructureError) as error:
+            raise _damaged(path, kind, colour.reason(error)) from None
+        return image.height, image.width
 
 
-def _decode(data: bytes, kind: str, path: Path, max_megapixels: float) -> Picture:
-    found = survey(data, kind)
-    if found.lab:
-        data = lab_as_rgb(data)
+@dataclass(frozen=True)
+class _Limits:
+    """What the caller allows; as of `open_stored`."""
+
+    max_megapixels: float
+    folder: Path | None
+    memory: int | None
+
+    def folder_for(self, image: pyvips.Image, bits: int) -> Path | None:
+        """Return where the levels of an image are to lie."""
+        size = canvas_bytes(image.height, image.width, image.bands, bits)
+        return self.folder if self.memory is not None and size > self.memory else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Contents, str]]:
+    """Open a picture file; gives its content and format."""
+    descriptor = open_regular(path)
+    try:
+        contents = Contents(descriptor)
+        head = contents[: formats.SNIFF_BYTES]
+        kind = formats.sniff(head)
+        if kind is None:
+            raise PictureError(
+                f"{path}: this is {formats.describe_stranger(head)}; "
+                f"{formats.SUPPORTED} can be read, convert it first"
+            )
+        yield contents, kind
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {reason(error)}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _decode(contents: Contents, kind: str, path: Path, limits: _Limits) -> StoredPicture:
+    found = survey(contents, kind)
     if kind != "jpeg":
-        return _picture(data, kind, path, max_megapixels, found)
+        return _picture(contents, kind, path, limits, found)
     with _jpeg_lock:
-        pyvips.vips_lib.vips_error_clear()
-        picture = _picture(data, kind, path, max_megapixels, found)
-        said = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode("utf-8", "replace")
+        library.forget()
+        picture = _picture(contents, kind, path, limits, found)
+        said = library.said()
     if "premature end" in said:
         raise _damaged(path, kind, "premature end of the data")
     if "Corrupt JPEG data" in said:
@@ -132,31 +166,48 @@ def _damaged(path: Path, kind: str, why: str) -> PictureError:
     )
 
 
-def _picture(data: bytes, kind: str, path: Path, max_megapixels: float, found: Survey) -> Picture:
-    # Without `fail_on` libvips fills what is missing with gray. Buffers are opened anew
-    # each time, so a file rewritten under its name is never read stale.
-    image = getattr(pyvips.Image, _LOADERS[kind])(data, fail_on="error", access="sequential")
-    _check_size(image, path, max_megapixels)
+def _image(contents: Contents, kind: str, found: Survey) -> pyvips.Image:
+    """Open the file with libvips, which has then read its header."""
+    refuse_endless(contents, kind)
+    # Without `fail_on` libvips fills what is missing with gray.
+    options = {"fail_on": "error", "access": "sequential"}
+    if found.lab:
+        return pyvips.Image.tiffload_buffer(lab_as_rgb(contents), **options)
+    return getattr(pyvips.Image, _LOADERS[kind])(contents.source(), **options)
+
+
+def _picture(contents: Contents, kind: str, path: Path, limits: _Limits, found: Survey) -> StoredPicture:
+    image = _image(contents, kind, found)
+    _check_size(image, path, limits.max_megapixels)
     notes = _notes_on_file(image, kind, path, found)
     image, converted = _to_known_samples(image, path, found, notes)
     icc = None if converted else _fitting_profile(image, found, notes)
+    icc = _bounded(icc, "The colour profile", notes)
     block, turn = _exif_of(image, kind, found, notes)
-    packet = colour.blob(image, "xmp-data")
-    samples = _samples(image)
+    block = _bounded(block, "EXIF", notes)
+    packet = _bounded(colour.blob(image, "xmp-data"), "XMP", notes)
+    bits = _bits(image, kind)
+    if 8 < bits < 16:
+        # libvips shifts 10 and 12 bits up with zeros behind, so white would not be 1.
+        image = image >> (16 - bits)
     if kind == "avif" and found.gray:
-        samples = samples[..., [0, -1]] if samples.shape[2] in (2, 4) else samples[..., :1]
+        gray = image.extract_band(0)
+        image = gray.bandjoin(image.extract_band(image.bands - 1)) if image.bands in (2, 4) else gray
     dpi = found.dpi
     if dpi is None and block is not None:
         dpi = exif.resolution(block)
     quarters, mirrored = {**_TURNS, **_TURNS_REST}[turn]
-    samples = np.rot90(samples, quarters)
-    samples = samples[:, ::-1] if mirrored else samples
-    bits = 16 if samples.dtype == np.uint16 else 8
-    pixels, alpha = _to_tensors(samples, *_scale(image, kind))
-    return Picture(
-        pixels=pixels,
-        alpha=alpha,
-        bits=bits,
+    decoded = Canvas.decoded(image, bits, folder=limits.folder_for(image, bits))
+    try:
+        canvas = decoded.turned(quarters, mirrored=mirrored)
+    except BaseException:
+        decoded.close()
+        raise
+    if canvas is not decoded:
+        decoded.close()
+    return StoredPicture(
+        canvas=canvas,
+        bits=8 if bits == 8 else 16,
         icc=icc,
         exif=None if block is None else exif.upright(block),
         xmp=None if packet is None else xmp.upright(packet),
@@ -254,34 +305,16 @@ def _exif_of(image: pyvips.Image, kind: str, found: Survey, notes: list[str]) ->
         return None, 1
 
 
-def _samples(image: pyvips.Image) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Decode to H×W×bands."""
-    dtype = np.uint16 if str(image.format) == "ushort" else np.uint8
-    raw = image.write_to_memory()
-    flat: npt.NDArray[np.uint8 | np.uint16] = np.frombuffer(raw, dtype=dtype)
-    return flat.reshape(image.height, image.width, image.bands)
+def _bounded(block: bytes | None, what: str, notes: list[str]) -> bytes | None:
+    """Return a block of metadata unless it is larger than any sound one."""
+    if block is None or len(block) <= _MOST_BYTES:
+        return block
+    notes.append(f"{what} was left out: it has {len(block)} bytes, at most {_MOST_BYTES} are taken over.")
+    return None
 
 
-def _scale(image: pyvips.Image, kind: str) -> tuple[int, int]:
-    """Return by how many bits samples were shifted up, and their largest level below that."""
+def _bits(image: pyvips.Image, kind: str) -> int:
+    """Return how many bits of the samples are used."""
     if str(image.format) != "ushort":
-        return 0, 255
-    depth = (
-        int(image.get("bits-per-sample")) if kind == "avif" and image.get_typeof("bits-per-sample") else 16
-    )
-    # libvips shifts 10 and 12 bits up with zeros behind, so white would not be 1.
-    return 16 - depth, (1 << depth) - 1
-
-
-def _to_tensors(
-    samples: npt.NDArray[np.uint8 | np.uint16], shift: int, largest: int
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Turn H×W×bands levels into C×H×W and 1×H×W of 0..1."""
-    height, width, bands = samples.shape
-    planes = np.empty((bands, height, width), dtype=np.float32)
-    for band, plane in enumerate(planes):
-        level = samples[..., band]
-        np.divide(level >> shift if shift else level, np.float32(largest), out=plane, dtype=np.float32)
-    whole = torch.from_numpy(planes)
-    colours = 1 if bands < 3 else 3
-    return whole[:colours], whole[colours:] if bands > colours else None
+        return 8
+    return int(image.get("bits-per-sample")) if kind == "avif" and image.get_typeof("bits-per-sample") else 16

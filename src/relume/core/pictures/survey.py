@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from relume.core.pictures import boxes, exif, ifd
+from relume.core.pictures.contents import Contents
 from relume.core.pictures.ifd import BrokenStructureError, Entry, Layout
 
 # Tags of a TIFF file's first directory that describe the picture, not how it is stored.
@@ -53,6 +54,10 @@ _TIFF_LOST = {
 
 
 _PHOTOMETRIC = 262
+# Far more than sound files have.
+_MOST_PIECES = 20_000
+_MOST_PIXEL_PIECES = 1_000_000
+_MOST_PAGES = 10_000
 _PARTLY = "Part of what the file says beside its pixels could not be read and was left out."
 _ANIMATED = "The file is animated; only its first picture was read."
 
@@ -94,7 +99,7 @@ class Survey:
             self.remarks.append(sentence)
 
 
-def survey(data: bytes, kind: str) -> Survey:
+def survey(data: Contents, kind: str) -> Survey:
     """Look through a file's container.
 
     Args:
@@ -110,7 +115,7 @@ def survey(data: bytes, kind: str) -> Survey:
     return found
 
 
-def lab_as_rgb(data: bytes) -> bytes:
+def lab_as_rgb(data: Contents) -> bytes:
     """Return an 8-bit Lab TIFF file marked as RGB.
 
     libvips 8.18 cannot read 8-bit Lab, and so reads the bare bytes; `colour.from_lab_bytes`
@@ -118,26 +123,79 @@ def lab_as_rgb(data: bytes) -> bytes:
     """
     layout = ifd.layout_of(data)
     main = ifd.read_directory(data, ifd.first_position(data, layout), layout)
-    return ifd.with_number(data, main, _PHOTOMETRIC, 2, layout)
+    return ifd.with_number(data[:], main, _PHOTOMETRIC, 2, layout)
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's type, and where its content starts and ends."""
+def refuse_endless(data: Contents, kind: str) -> None:
+    """Refuse a small file that would keep libvips busy for hours.
+
+    libtiff copies the values of every tag of every page, though all may name the same bytes; libheif
+    takes its time with each box.
+
+    Raises:
+        BrokenStructureError: When the file is of that kind.
+    """
+    if kind == "tiff":
+        layout = ifd.layout_of(data)
+        room, pages = 16 * len(data) + (1 << 20), 0
+        for size in ifd.directory_sizes(data, layout):
+            room, pages = room - size, pages + 1
+            if room < 0:
+                raise BrokenStructureError("its tags claim more bytes than the file has")
+            if pages > _MOST_PAGES:
+                raise BrokenStructureError(f"more than {_MOST_PAGES} pages")
+    if kind == "avif":
+        for _ in boxes.inside(data, 0, len(data)):
+            pass
+
+
+def _pieces() -> Iterator[int]:
+    """Count the pieces of a file, up to a limit."""
+    yield from range(_MOST_PIECES)
+    raise BrokenStructureError(f"more than {_MOST_PIECES} pieces")
+
+
+def png_chunks(data: Contents) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's type, and where its content starts and ends; of many with pixels only the first.
+
+    Raises:
+        BrokenStructureError: When there are more than any sound file has.
+    """
     at = 8
-    while at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], at + 8, at + 8 + length
+    for _ in _pieces():
+        kind, length = _png_head(data, at)
+        if not kind:
+            return
+        yield kind, at + 8, at + 8 + length
         at += 12 + length
+        if kind == b"IDAT":
+            at = _behind_pixels(data, at)
 
 
-def _png(data: bytes, found: Survey) -> None:
+def _behind_pixels(data: Contents, at: int) -> int:
+    """Return the position behind the pixel chunks that begin at a position."""
+    for _ in range(_MOST_PIXEL_PIECES):
+        kind, length = _png_head(data, at)
+        if kind != b"IDAT":
+            return at
+        at += 12 + length
+    raise BrokenStructureError(f"more than {_MOST_PIXEL_PIECES} chunks of pixels")
+
+
+def _png_head(data: Contents, at: int) -> tuple[bytes, int]:
+    """Return the type and length of the chunk at a position; no type where there is none."""
+    head = data[at : at + 12]
+    return (head[4:8], int.from_bytes(head[:4], "big")) if len(head) == 12 else (b"", 0)
+
+
+def _png(data: Contents, found: Survey) -> None:
     kinds = {}
     for kind, start, end in png_chunks(data):
         kinds[kind] = data[start : min(end, start + 64)]
         if kind in (b"tEXt", b"zTXt", b"iTXt") and not kinds[kind].startswith(b"XML:com.adobe.xmp\0"):
             found.lose("text comments")
         # libpng drops such a chunk without failing; a changed pixel chunk it refuses itself.
-        if kind[:1].islower() and zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+        if kind[:1].islower() and _checksum(data, start - 4, end).to_bytes(4, "big") != data[end : end + 4]:
             found.remark(_PARTLY)
     found.profile = b"iCCP" in kinds
     if b"acTL" in kinds:
@@ -155,15 +213,24 @@ def _png(data: bytes, found: Survey) -> None:
         )
 
 
+def _checksum(data: Contents, start: int, end: int) -> int:
+    checksum = 0
+    for block in data.span(start, end).blocks():
+        checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def _per_inch(per_metre: int) -> float:
     """Return the whole dpi that rounds to this number a metre (11811: 300), else two decimals."""
     whole = round(per_metre * 0.0254)
     return float(whole) if round(whole / 0.0254) == per_metre else round(per_metre * 0.0254, 2)
 
 
-def _jpeg(data: bytes, found: Survey) -> None:
+def _jpeg(data: Contents, found: Survey) -> None:
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    for _ in _pieces():
+        if at + 4 > len(data) or data[at] != 0xFF:
+            break
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
@@ -193,26 +260,33 @@ def _jpeg(data: bytes, found: Survey) -> None:
         at += 2 + length
 
 
-def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's type, and where its content starts and ends."""
+def riff_chunks(data: Contents) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's type, and where its content starts and ends.
+
+    Raises:
+        BrokenStructureError: When there are more than any sound file has.
+    """
     at = 12
-    while at + 8 <= len(data):
+    for _ in _pieces():
+        if at + 8 > len(data):
+            return
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         yield data[at : at + 4], at + 8, at + 8 + length
         at += 8 + length + length % 2
 
 
-def _webp(data: bytes, found: Survey) -> None:
+def _webp(data: Contents, found: Survey) -> None:
     kinds = {kind for kind, _, _ in riff_chunks(data)}
     found.profile = b"ICCP" in kinds
     if b"ANIM" in kinds:
         found.remark(_ANIMATED)
 
 
-def _avif(data: bytes, found: Survey) -> None:
+def _avif(data: Contents, found: Survey) -> None:
     head = boxes.meta(data)
-    codecs = [data[box.start : box.end] for box in boxes.walk(data, head, b"iprp", b"ipco", b"av1C")]
-    found.gray = bool(codecs) and all(len(codec) > 2 and codec[2] & 0x10 for codec in codecs)
+    codecs = list(boxes.walk(data, head, b"iprp", b"ipco", b"av1C"))
+    gray = (box.end - box.start > 2 and data[box.start + 2] & 0x10 != 0 for box in codecs)
+    found.gray = bool(codecs) and all(gray)
     profiles = [data[box.start : box.end] for box in boxes.walk(data, head, b"iprp", b"ipco", b"colr")]
     found.profile = any(profile.startswith((b"prof", b"rICC")) for profile in profiles)
     if not found.profile:
@@ -227,7 +301,7 @@ def _avif(data: bytes, found: Survey) -> None:
         found.remark(_ANIMATED)
 
 
-def _tiff(data: bytes, found: Survey) -> None:
+def _tiff(data: Contents, found: Survey) -> None:
     layout = ifd.layout_of(data)
     main = ifd.read_directory(data, ifd.first_position(data, layout), layout)
     found.dpi = exif.directory_resolution(main, layout)

@@ -1,0 +1,47 @@
+"""`relume export`: a model as a file that other programs run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relume.apps.console import say
+
+
+class Kind(StrEnum):
+    """What a model can be exported to."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    NCNN = "ncnn"
+
+
+def export(
+    name: Annotated[str, typer.Argument(help="A model from `relume models`, or a weights file.")],
+    to: Annotated[Kind, typer.Option("--to", help="The form.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; default: NAME, here."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+) -> None:
+    """Write a model for ONNX Runtime, OpenVINO or ncnn; height and width stay free.
+
+    Input and output are `1 x channels x height x width`, 0..1. The written file is run and compared with
+    PyTorch before it counts.
+    """
+    from relume.infer.exporting import export as write
+    from relume.models import zoo
+
+    network, header = zoo.load(name)
+    stem = header.variant or Path(name).stem
+    written, difference = write(network, to.value, output or Path(stem), overwrite=overwrite)
+    shown = " and ".join(str(path) for path in written)
+    checked = "not run, as its engine is not installed"
+    if difference is not None:
+        checked = f"within {difference:.1e} of PyTorch"
+    contract = network.contract
+    say(f"{name} → {shown}  x{contract.scale}, {contract.channels} channels, {checked}")

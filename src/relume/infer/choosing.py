@@ -1,0 +1,212 @@
+"""From a model to an engine that runs it here: checked against PyTorch, and the quickest where none is named.
+
+Shapes: B batch, C channels, h w input, s scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+import torch
+from torch import Tensor
+
+from relume.core.errors import UnknownNameError
+from relume.core.files import whole
+from relume.core.machine import cache_folder, processor
+from relume.infer.engines import engines
+from relume.infer.engines.base import TOLERANCES, Engine, EngineError, Place
+from relume.nn.network import Network
+
+AUTO = "auto"
+"""Engine name that means: the quickest here."""
+
+_CHECKED = ((33, 41), (24, 56))
+"""Heights and widths of the pictures on which an engine must agree with PyTorch."""
+
+_MEASURED = 96
+_ENOUGH_SECONDS = 1.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How one engine did with one model on this machine.
+
+    Attributes:
+        engine: its name.
+        seconds: for a picture of 96×96 pixels, the fastest of a few; None where it cannot run.
+        difference: largest difference from PyTorch in float32, values 0..1.
+        reason: why it cannot run.
+    """
+
+    engine: str
+    seconds: float | None = None
+    difference: float | None = None
+    reason: str | None = None
+
+
+def default_engine() -> str:
+    """Return the engine that the environment names in `RELUME_ENGINE`, else "auto"."""
+    return os.environ.get("RELUME_ENGINE") or AUTO
+
+
+def default_device() -> str:
+    """Return "cuda" where PyTorch finds such a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_ready(
+    network: Network, *, engine: str | None = None, place: Place | None = None, say: Say | None = None
+) -> Engine:
+    """Return a model on an engine, checked.
+
+    Args:
+        network: the model, in evaluation mode.
+        engine: an engine's name; "auto" takes the quickest, measured once for a machine and kind of model;
+            None takes `default_engine`.
+        place: where to run; None takes `default_device` and PyTorch's number of threads.
+        say: told what takes long, one line each.
+
+    Raises:
+        UnknownNameError: no such engine.
+        EngineError: it cannot be used here, cannot run the model, or disagrees with PyTorch.
+    """
+    place = place or Place(device=default_device(), threads=torch.get_num_threads())
+    engine = engine or default_engine()
+    if engine == AUTO:
+        engine = quickest(network, place, say=say)
+    elif engine not in engines():
+        raise UnknownNameError("engine", engine, {AUTO, *engines()})
+    kind = engines()[engine]
+    if reason := kind.missing() or kind.refuses(network, place):
+        raise EngineError(f"the engine {engine} cannot be used: {reason}")
+    if kind.slow_to_make and say:
+        say(f"making the engine {engine} ready; where that has not been done before it takes minutes")
+    made = kind(network, place)
+    check(made, network)
+    return made
+
+
+def check(engine: Engine, network: Network) -> float:
+    """Compare an engine with PyTorch in float32 on small pictures.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        EngineError: it is more than `TOLERANCES` allow, or no number.
+    """
+    difference = max(_difference(engine, network, height, width) for height, width in _CHECKED)
+    limit = TOLERANCES[engine.place.precision]
+    if not difference <= limit:
+        raise EngineError(
+            f"the engine {engine} differs from PyTorch by {difference:.2g}, more than the {limit:g} allowed; "
+            "use --engine torch"
+        )
+    return difference
+
+
+def quickest(network: Network, place: Place, *, say: Say | None = None) -> str:
+    """Return the name of the quickest engine that can be used without long preparation.
+
+    Measured once for a machine, place and kind of model, and remembered in the cache folder.
+    """
+    able = _able(network, place)
+    if len(able) == 1:
+        return able[0]
+    key = _key(network, place, able)
+    known = _remembered()
+    if key not in known:
+        if say:
+            say(f"measuring which engine is the quickest here ({', '.join(able)}); the answer is kept")
+        known[key] = {one.engine: one.seconds for one in (measure(network, name, place) for name in able)}
+        _remember(known)
+    timed = {name: seconds for name, seconds in known[key].items() if seconds is not None and name in able}
+    return min(timed, key=lambda name: timed[name]) if timed else "torch"
+
+
+def measure(network: Network, engine: str, place: Place) -> Measured:
+    """Make an engine ready, check it and time it; what it cannot do is its result's reason."""
+    kind = engines()[engine]
+    if reason := kind.missing() or kind.refuses(network, place):
+        return Measured(engine=engine, reason=reason)
+    try:
+        made = kind(network, place)
+        difference = check(made, network)
+    except EngineError as error:
+        return Measured(engine=engine, reason=str(error))
+    low = torch.rand(1, made.channels, _MEASURED, _MEASURED)
+    best, spent = math.inf, 0.0
+    while spent < _ENOUGH_SECONDS:
+        started = time.perf_counter()
+        made(low)
+        seconds = time.perf_counter() - started
+        best, spent = min(best, seconds), spent + seconds
+    return Measured(engine=engine, seconds=best, difference=difference)
+
+
+def _able(network: Network, place: Place) -> list[str]:
+    """Engines worth measuring, PyTorch first."""
+    fitting = [
+        name
+        for name, kind in engines().items()
+        if name != "torch" and not kind.slow_to_make and not (kind.missing() or kind.refuses(network, place))
+    ]
+    return ["torch", *fitting]
+
+
+@torch.inference_mode()
+def _difference(engine: Engine, network: Network, height: int, width: int) -> float:
+    low = _test_picture(engine.channels, height, width)
+    output = engine(low)
+    # On the CPU in float32, whatever the engine's own place.
+    expected = network.to("cpu")(low)
+    if output.shape != expected.shape:
+        return math.inf
+    difference = (output - expected).abs().max().item()
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _test_picture(channels: int, height: int, width: int) -> Tensor:
+    """Waves and noise, the same on every machine."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    waves = torch.stack(
+        [torch.sin(rows / (3 + c) + c) * torch.cos(columns / (5 - c % 3)) for c in range(channels)]
+    )
+    noise = torch.rand(waves.shape, generator=torch.Generator().manual_seed(0))
+    return (0.5 + 0.3 * waves + 0.2 * (noise - 0.5)).clamp(0, 1)[None]
+
+
+def _key(network: Network, place: Place, able: list[str]) -> str:
+    """Tell this machine, place and kind of model from others; speed does not depend on the weights."""
+    versions = []
+    for name in able:
+        package = engines()[name].package or "torch"
+        versions.append(f"{name} {metadata.version(package)}")
+    config = network.config.model_dump_json()
+    told = (type(network).__qualname__, config, network.steps, place, processor(), versions)
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
+
+
+def _remembered() -> dict[str, dict[str, float | None]]:
+    path = cache_folder() / "engines.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: measured anew
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remember(known: dict[str, dict[str, float | None]]) -> None:
+    path = cache_folder() / "engines.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as hidden:
+        hidden.write_text(json.dumps(known, indent=1), encoding="utf-8")

@@ -1,0 +1,120 @@
+"""ncnn: small, and through Vulkan what reaches GPUs of AMD, Intel and Apple."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relume.core.files import whole
+from relume.core.machine import cache_folder
+from relume.infer.engines.base import Engine, EngineError, Place
+from relume.infer.engines.onnx_file import digest
+from relume.nn.network import Network
+
+INPUT, OUTPUT = "in0", "out0"
+
+
+class NcnnEngine(Engine):
+    """Runs the model by ncnn, on the CPU or through Vulkan; pnnx converts it once."""
+
+    name = "ncnn"
+    package = "ncnn"
+    devices = ("cpu", "vulkan")
+    precisions = ("fp32", "fp16")
+
+    def __init__(self, network: Network, place: Place) -> None:
+        super().__init__(network, place)
+        import ncnn
+
+        on_gpu = place.device.startswith("vulkan")
+        if on_gpu and ncnn.get_gpu_count() == 0:
+            raise EngineError("no Vulkan device is to be found; install its driver, or use --device cpu")
+        param, weights = kept(network)
+        self._ncnn = ncnn
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = place.threads
+        options.use_vulkan_compute = on_gpu
+        half = place.precision == "fp16"
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
+        options.use_bf16_storage = False
+        if on_gpu:
+            index = place.device.partition(":")[2] or "0"
+            if not index.isdecimal() or int(index) >= ncnn.get_gpu_count():
+                raise EngineError(f"there is no {place.device}; Vulkan devices: {ncnn.get_gpu_count()}")
+            self._net.set_vulkan_device(int(index))
+        if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
+            param.unlink(missing_ok=True)
+            raise EngineError(f"ncnn cannot load {param}; it will be made anew")
+
+    def __call__(self, low: Tensor) -> Tensor:
+        return torch.stack([self._one(picture) for picture in low])
+
+    def _one(self, picture: Tensor) -> Tensor:
+        extractor = self._net.create_extractor()
+        # Cloned: ncnn's matrices begin each channel at an aligned place.
+        extractor.input(INPUT, self._ncnn.Mat(picture.contiguous().numpy()).clone())
+        failed, output = extractor.extract(OUTPUT)
+        if failed:
+            raise EngineError("ncnn failed on this tile, perhaps for want of memory; choose a smaller --tile")
+        return torch.from_numpy(np.array(output))
+
+
+def kept(network: Network) -> tuple[Path, Path]:
+    """Return the model's ncnn files in the cache folder, made where they are not there yet.
+
+    Raises:
+        EngineError: the model cannot be converted.
+    """
+    folder = cache_folder() / "ncnn"
+    stem = digest(network)
+    param, weights = folder / f"{stem}.param", folder / f"{stem}.bin"
+    if not (param.is_file() and weights.is_file()):
+        folder.mkdir(parents=True, exist_ok=True)
+        convert(network, param, weights)
+    return param, weights
+
+
+def convert(network: Network, param: Path, weights: Path) -> None:
+    """Write a model as ncnn's two files, any height and width, weights in float32.
+
+    Raises:
+        EngineError: pnnx is missing, or cannot convert the model.
+    """
+    try:
+        import pnnx
+    except ImportError:
+        raise EngineError("converting needs the package pnnx: pip install 'relume[ncnn]'") from None
+    module = network.folded().eval()
+    channels = network.contract.channels
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        with torch.no_grad():
+            traced = torch.jit.trace(module, torch.rand(1, channels, 24, 20), check_trace=False)
+        traced.save(work / "model.pt")
+        # Two sizes tell pnnx that height and width are free.
+        command = [
+            pnnx.EXEC_PATH, "model.pt", f"inputshape=[1,{channels},24,20]",
+            f"inputshape2=[1,{channels},32,44]", "fp16=0",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, cwd=work, capture_output=True, text=True, errors="replace", check=False
+        )
+        made = work / "model.ncnn.param", work / "model.ncnn.bin"
+        if done.returncode or not all(path.is_file() for path in made):
+            lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+            raise EngineError(
+                f"pnnx cannot convert the model: {lines[-1][:200] if lines else done.returncode}"
+            )
+        # The weights first: the pair counts as made when the second file is there.
+        for source, target in zip(reversed(made), (weights, param), strict=True):
+            with whole(target) as hidden:
+                hidden.write_bytes(source.read_bytes())
+
+
+ENGINE = NcnnEngine

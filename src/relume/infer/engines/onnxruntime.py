@@ -1,0 +1,49 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from relume.infer.engines.base import Engine, EngineError, Place
+from relume.infer.engines.onnx_file import INPUT, kept
+from relume.nn.network import Network
+
+
+class OnnxRuntimeEngine(Engine):
+    """Runs the model's ONNX file by ONNX Runtime."""
+
+    name = "onnxruntime"
+    package = "onnxruntime"
+    devices = ("cpu", "cuda")
+
+    def __init__(self, network: Network, place: Place) -> None:
+        super().__init__(network, place)
+        import onnxruntime as runtime
+
+        path = kept(network)
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads = place.threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        provider = "CUDAExecutionProvider" if place.device.startswith("cuda") else "CPUExecutionProvider"
+        if provider not in runtime.get_available_providers():
+            raise EngineError(f"this ONNX Runtime has no {provider}; use --device cpu")
+        try:
+            self._session = runtime.InferenceSession(str(path), settings, providers=[provider])
+        except Exception as error:  # noqa: BLE001 - its errors share no class
+            path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
+            raise EngineError(
+                f"ONNX Runtime cannot take the model: {str(error).splitlines()[0][:200]}"
+            ) from None
+
+    def __call__(self, low: Tensor) -> Tensor:
+        # One picture at a time: the exported graph has a batch of one.
+        parts = [
+            torch.from_numpy(self._session.run(None, {INPUT: picture[None].contiguous().numpy()})[0])
+            for picture in low
+        ]
+        return torch.cat(parts)
+
+
+ENGINE = OnnxRuntimeEngine

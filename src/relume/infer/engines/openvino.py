@@ -1,0 +1,54 @@
+"""OpenVINO."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from relume.core.machine import cache_folder
+from relume.infer.engines.base import Engine, EngineError, Place
+from relume.infer.engines.onnx_file import kept
+from relume.nn.network import Network
+
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+class OpenVinoEngine(Engine):
+    """Runs the model's ONNX file by OpenVINO; what it compiles is kept in the cache folder."""
+
+    name = "openvino"
+    package = "openvino"
+    devices = ("cpu", "gpu")
+    precisions = ("fp32", "bf16", "fp16")
+
+    def __init__(self, network: Network, place: Place) -> None:
+        super().__init__(network, place)
+        import openvino
+
+        path = kept(network)
+        settings = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[place.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "CACHE_DIR": str(cache_folder() / "openvino"),
+        }
+        if place.device == "cpu":
+            settings["INFERENCE_NUM_THREADS"] = str(place.threads)
+        try:
+            core = openvino.Core()
+            compiled = core.compile_model(str(path), place.device.upper(), settings)
+        except RuntimeError as error:
+            path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
+            first = next((line for line in str(error).splitlines() if line.strip()), "")
+            raise EngineError(f"OpenVINO cannot take the model: {first[:200]}") from None
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, low: Tensor) -> Tensor:
+        parts = []
+        for picture in low:
+            self._request.infer([picture[None].contiguous().numpy()], share_inputs=True)
+            # A copy: the next call writes to the same memory.
+            parts.append(torch.from_numpy(self._request.get_output_tensor(0).data.copy()))
+        return torch.cat(parts)
+
+
+ENGINE = OpenVinoEngine

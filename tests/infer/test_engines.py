@@ -1,0 +1,238 @@
+"""Every engine gives what PyTorch gives, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from relume.core.errors import UnknownNameError
+from relume.infer import choosing
+from relume.infer.choosing import check, make_ready, measure, quickest
+from relume.infer.engines import engines
+from relume.infer.engines.base import Engine, EngineError, Place
+from relume.infer.exporting import export
+from relume.infer.guard import Guarded
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+from relume.nn.network import Network
+from relume.nn.surgery import apply_steps
+
+QUICK = [name for name, kind in engines().items() if not kind.slow_to_make]
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    network = CFSR(CFSRConfig(scale=2, width=8, depths=(1, 1), kernel_size=3))
+    with torch.no_grad():
+        for parameter in network.parameters():  # layer scales as built switch the layers off
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return apply_steps(network, ("reparameterise",)).eval()
+
+
+def usable(name: str) -> type[Engine]:
+    kind = engines()[name]
+    if reason := kind.missing():
+        pytest.skip(reason)
+    return kind
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (33, 17)])
+def test_an_engine_gives_what_pytorch_gives(name, size, network):
+    engine = usable(name)(network, Place())
+    low = torch.rand(2, 3, *size)
+    with torch.inference_mode():
+        expected = network(low)
+    assert (engine(low) - expected).abs().max() <= 1e-4
+    assert (engine.scale, engine.channels, engine.halo) == (2, 3, network.contract.halo)
+
+
+def test_one_compiled_ahead_of_time_is_kept(network, monkeypatch):
+    kind = usable("compile")
+    first = kind(network, Place())
+    assert check(first, network) <= 1e-4
+    monkeypatch.setattr(torch.export, "export", None)  # nothing may be compiled again
+    low = torch.rand(1, 3, 31, 18)
+    assert torch.equal(kind(network, Place())(low), first(low))
+
+
+class Shifted(Engine):
+    """PyTorch with something added, as a broken converter would."""
+
+    name = "shifted"
+
+    def __init__(self, network, place, shift):
+        super().__init__(network, place)
+        self.network, self.shift = network, shift
+
+    @torch.no_grad()
+    def __call__(self, low):
+        return self.network(low) + self.shift
+
+
+@pytest.mark.parametrize("shift", [2e-4, float("nan"), float("inf")])
+def test_an_engine_that_disagrees_is_refused(shift, network):
+    with pytest.raises(EngineError, match="differs from PyTorch"):
+        check(Shifted(network, Place(), shift), network)
+    assert check(Shifted(network, Place(), 5e-5), network) < 1e-4
+
+
+def test_the_quickest_is_measured_once_and_remembered(network, monkeypatch, tmp_path):
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path))
+    monkeypatch.setattr(choosing, "engines", lambda: {name: engines()[name] for name in ("torch", "native")})
+    told: list[str] = []
+    chosen = quickest(network, Place(), say=told.append)
+    (seconds,) = json.loads((tmp_path / "engines.json").read_text()).values()
+    able = {name: each for name, each in seconds.items() if each is not None}
+    assert chosen == min(able, key=able.get)
+    assert len(told) == 1
+    assert quickest(network, Place(), say=told.append) == chosen
+    assert len(told) == 1
+    assert make_ready(network, engine="auto", place=Place()).name == chosen
+    # What is remembered decides, so nothing was measured anew.
+    swapped = {
+        key: {"torch": 1.0, "native": None} for key in json.loads((tmp_path / "engines.json").read_text())
+    }
+    (tmp_path / "engines.json").write_text(json.dumps(swapped))
+    assert quickest(network, Place()) == "torch"
+    (tmp_path / "engines.json").write_text("{")
+    assert quickest(network, Place()) == chosen
+
+
+def test_the_environment_names_the_engine_where_nobody_does(network, monkeypatch):
+    monkeypatch.setenv("RELUME_ENGINE", "torch")
+    assert make_ready(network).name == "torch"
+    monkeypatch.setenv("RELUME_ENGINE", "abacus")
+    with pytest.raises(UnknownNameError, match="abacus"):
+        make_ready(network)
+
+
+def test_a_package_that_is_not_installed_is_named(network, monkeypatch):
+    monkeypatch.setattr(engines()["openvino"], "package", "no_such_package")
+    with pytest.raises(EngineError, match="needs the package no_such_package"):
+        make_ready(network, engine="openvino", place=Place())
+    assert "no_such_package" in measure(network, "openvino", Place()).reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "place", "says"),
+    [
+        ("native", Place(device="cuda"), "it runs on cpu, not on cuda"),
+        ("onnxruntime", Place(precision="fp16"), "it computes in fp32, not in fp16"),
+        ("torch", Place(precision="fp16"), "fp16 is for GPUs"),
+        ("torch", Place(device="abacus"), "cannot run on the device 'abacus'"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_told(engine, place, says, network):
+    with pytest.raises(EngineError, match=says):
+        make_ready(network, engine=engine, place=place)
+
+
+class Elsewhere(CFSR):
+    """A network that the native kernels do not cover."""
+
+    def folded(self):
+        return self
+
+
+def test_the_native_engine_names_what_it_covers(network):
+    other = Elsewhere(CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3)).eval()
+    with pytest.raises(EngineError, match="cover CFSR alone"):
+        make_ready(other, engine="native", place=Place())
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_bf16_is_near(name, network):
+    kind = usable(name)
+    engine = kind(network, Place(precision="bf16"))
+    difference = check(engine, network)
+    assert 1e-6 < difference < 5e-2
+    assert str(engine) == f"{name} on cpu in bf16"
+
+
+class Overflowing(Shifted):
+    """Gives infinity for bright pictures, as fp16 does for large activations."""
+
+    @torch.no_grad()
+    def __call__(self, low):
+        return self.network(low) / (0.0 if low.mean() > 0.9 else 1.0)
+
+
+def test_what_short_arithmetic_cannot_hold_is_computed_in_fp32(network):
+    told: list[str] = []
+    guarded = Guarded(Overflowing(network, Place(precision="fp16"), 0), network, say=told.append)
+    with torch.inference_mode():
+        for bright in (0.3, 1.0, 1.0):
+            low = torch.full((1, 3, 6, 5), bright)
+            assert torch.allclose(guarded(low), network(low), atol=1e-5)
+    assert len(told) == 1
+    assert "fp32" in told[0]
+
+
+@pytest.mark.parametrize(("form", "package"), [("onnx", "onnx"), ("openvino", "openvino"), ("ncnn", "ncnn")])
+def test_an_exported_file_runs_elsewhere(form, package, network, tmp_path):
+    pytest.importorskip(package)
+    written, difference = export(network, form, tmp_path / "model")
+    assert all(path.is_file() for path in written)
+    assert difference <= 1e-4
+    low = torch.rand(1, 3, 9, 14)
+    with torch.inference_mode():
+        expected = network(low)
+    assert (RUN[form](written, low) - expected).abs().max() <= 1e-4
+    assert sorted(tmp_path.iterdir()) == sorted(written)
+
+
+def _by_onnxruntime(paths, low):
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(paths[0])
+    assert session.get_modelmeta().custom_metadata_map["scale"] == "2"
+    assert session.get_inputs()[0].shape == [1, 3, "height", "width"]
+    return torch.from_numpy(session.run(None, {"input": low.numpy()})[0])
+
+
+def _by_openvino(paths, low):
+    import openvino
+
+    # By itself it computes in bf16 where the processor can.
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    return torch.from_numpy(openvino.compile_model(paths[0], "CPU", exact)([low.numpy()])[0])
+
+
+def _by_ncnn(paths, low):
+    import ncnn
+    import numpy as np
+
+    net = ncnn.Net()
+    net.load_param(str(paths[0]))
+    net.load_model(str(paths[1]))
+    extractor = net.create_extractor()
+    extractor.input("in0", ncnn.Mat(low[0].numpy()).clone())
+    return torch.from_numpy(np.array(extractor.extract("out0")[1]))[None]
+
+
+RUN = {"onnx": _by_onnxruntime, "openvino": _by_openvino, "ncnn": _by_ncnn}
+
+
+def test_a_damaged_file_in_the_cache_is_made_anew(network, monkeypatch, tmp_path):
+    usable("onnxruntime")
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path))
+    make_ready(network, engine="onnxruntime", place=Place())
+    (kept,) = (tmp_path / "onnx").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    with pytest.raises(EngineError, match="cannot take the model"):
+        make_ready(network, engine="onnxruntime", place=Place())
+    make_ready(network, engine="onnxruntime", place=Place())
+
+
+def test_no_engine_imports_its_package_until_it_is_used():
+    import subprocess
+
+    code = (
+        "import sys, relume.infer.engines as e; e.engines(); "
+        "print([n for n in ('onnxruntime', 'openvino', 'ncnn', 'onnx') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
