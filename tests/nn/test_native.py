@@ -64,6 +64,14 @@ def test_strips_of_any_height_give_the_whole(rows, monkeypatch):
         assert (whole - network(low[None])[0]).abs().max() <= 1e-5
 
 
+def test_inference_mode_makes_no_difference_to_later_calls():
+    native = NativeConvFormer(zoo.load("cfsr-x2")[0].folded())
+    low = torch.rand(1, 3, 20, 30)
+    with torch.inference_mode():
+        expected = native(low)
+    assert torch.equal(native(low), expected)
+
+
 def test_memory_grows_with_the_width_alone():
     native = NativeConvFormer(zoo.load("cfsr-x4")[0].folded())
     assert 2 * native.bytes_at_work(3000) == native.bytes_at_work(6000) < 700e6

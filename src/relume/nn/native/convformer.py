@@ -132,7 +132,9 @@ class NativeConvFormer:
         """Return two buffers for the rows at work; the same ones again, as fresh memory costs time."""
         count = (self._buffer_rows(strip) * width + self._slack) * self._widest
         if len(self._buffers[0]) < count:
-            self._buffers = (torch.zeros(count), torch.zeros(count))
+            # Made under inference_mode they could not be written to outside of it.
+            with torch.inference_mode(False):
+                self._buffers = (torch.zeros(count), torch.zeros(count))
         return self._buffers
 
     def _buffer_rows(self, strip: int) -> int:
