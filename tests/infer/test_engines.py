@@ -236,3 +236,16 @@ def test_no_engine_imports_its_package_until_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ncnn_through_vulkan(network):
+    """Needs a Vulkan driver; Mesa's, which runs on the CPU (package mesa-vulkan-drivers), will do."""
+    kind = usable("ncnn")
+    try:
+        engine = kind(network, Place(device="vulkan"))
+    except EngineError as error:
+        pytest.skip(str(error))
+    assert 0 < check(engine, network) <= engine.tolerance == 1e-3
+    assert str(engine) == "ncnn on vulkan"
+    with pytest.raises(EngineError, match="there is no vulkan:99"):
+        kind(network, Place(device="vulkan:99"))

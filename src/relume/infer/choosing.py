@@ -21,7 +21,7 @@ from relume.core.errors import UnknownNameError
 from relume.core.files import whole
 from relume.core.machine import cache_folder, processor
 from relume.infer.engines import engines
-from relume.infer.engines.base import TOLERANCES, Engine, EngineError, Place
+from relume.infer.engines.base import Engine, EngineError, Place
 from relume.nn.network import Network
 
 AUTO = "auto"
@@ -102,14 +102,13 @@ def check(engine: Engine, network: Network) -> float:
         The largest difference found.
 
     Raises:
-        EngineError: it is more than `TOLERANCES` allow, or no number.
+        EngineError: it is more than the engine's tolerance, or no number.
     """
     difference = max(_difference(engine, network, height, width) for height, width in _CHECKED)
-    limit = TOLERANCES[engine.place.precision]
-    if not difference <= limit:
+    if not difference <= engine.tolerance:
         raise EngineError(
-            f"the engine {engine} differs from PyTorch by {difference:.2g}, more than the {limit:g} allowed; "
-            "use --engine torch"
+            f"the engine {engine} differs from PyTorch by {difference:.2g}, more than the "
+            f"{engine.tolerance:g} allowed; use --engine torch"
         )
     return difference
 

@@ -37,6 +37,12 @@ class Found(NamedTuple):
     search: int | None
 
 
+def is_search(wish: str | Path) -> bool:
+    """Tell whether a folder or a pattern is named, rather than one picture."""
+    wish = str(wish)
+    return os.path.isdir(wish) or _is_pattern(wish)
+
+
 class Outputs:
     """Which files in folders are outputs of ours, by every manifest that lies near."""
 
@@ -78,6 +84,7 @@ class Finder:
         deep: whether to look in folders inside folders.
         manifest: of the batch; others that lie in the folders, or above, are asked as well.
         tell: told each line on what cannot be looked through, or holds nothing.
+        expectant: whether nothing need be there yet, so that this is not worth a line.
     """
 
     def __init__(
@@ -87,11 +94,13 @@ class Finder:
         deep: bool,
         manifest: Manifest | None,
         tell: Callable[[str], None],
+        expectant: bool = False,
     ) -> None:
         self._endings = frozenset(endings)
         self._deep = deep
         self._manifest = manifest
         self._tell = tell
+        self._expectant = expectant
         self._told = 0
 
     def find(self, given: Iterable[str | Path]) -> Iterator[Found]:
@@ -103,7 +112,7 @@ class Finder:
         for number, wish in enumerate(str(each) for each in given):
             if os.path.isdir(wish):
                 found: Iterator[Found] = self._search("" if wish == os.curdir else wish, number)
-            elif glob.has_magic(wish) and not os.path.lexists(wish):
+            elif _is_pattern(wish):
                 found = self._match(wish, number)
             else:
                 size, mtime_ns = _look(wish) or (None, None)
@@ -111,7 +120,7 @@ class Finder:
                 continue
             told = self._told
             first = next(found, None)
-            if first is None and self._told == told:
+            if first is None and self._told == told and not self._expectant:
                 what = "holds" if os.path.isdir(wish) else "matches"
                 self._tell(f"{wish}: {what} no picture ({', '.join(sorted(self._endings))})")
             if first is not None:
@@ -184,6 +193,11 @@ class Finder:
             inner = fnmatch.filter(inner, part) if rest else []
         for name in inner:
             yield from self._matching(base, os.path.join(inside, name), parts if part == "**" else rest)
+
+
+def _is_pattern(wish: str) -> bool:
+    # A name that is there is meant itself, whatever letters it has.
+    return glob.has_magic(wish) and not os.path.lexists(wish)
 
 
 def _look(path: str) -> tuple[int, int] | None:

@@ -244,10 +244,11 @@ class _Planner:
     def refuse(self, wish: Wish, line: str) -> None:
         """Enter that a wish cannot be a job, and tell why."""
         line = f"{wish.source}: {line}"
-        self._base.execute(
+        number = self._base.execute(
             "INSERT INTO jobs (run, source_folder, source_name, state, reason) VALUES (?, ?, ?, ?, ?)",
             (self._manifest.run, *self._key(wish.source), State.FAILED, line),
-        )
+        ).lastrowid
+        self._base.execute("INSERT INTO asked VALUES (?, ?)", (number, None))
         self._refuse(wish.source, line)
 
     def check(self, number: int | None = None) -> None:

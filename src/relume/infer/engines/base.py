@@ -15,7 +15,7 @@ from relume.nn.network import Network
 Precision = Literal["fp32", "bf16", "fp16"]
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 2e-2}
-"""Largest difference from PyTorch in float32 that an engine may show, for values 0..1."""
+"""Largest difference from PyTorch in float32 that most engines may show, for values 0..1."""
 
 
 class EngineError(RelumeError):
@@ -91,6 +91,11 @@ class Engine(ABC):
         if cls.exports and network.contract.effort:
             return "the model decides its way pixel by pixel, which no exported graph does"
         return None
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference from PyTorch in float32 that is accepted, for values 0..1."""
+        return TOLERANCES[self.place.precision]
 
     @property
     def device(self) -> str:
