@@ -14,6 +14,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,13 @@ from relume.core.files import whole
 
 FORMAT = 1
 _KEY = "relume"
-_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "generator")
+_WRAPPERS = (
+    "params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "generator", "sd",
+)  # fmt: skip
+# Headers of the largest models there are have some hundred kilobytes; a hostile one fills the memory.
+_MOST_HEADER = 1 << 22
+# In a hostile file a wrapper may hold itself.
+_MOST_WRAPPERS = 8
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net_g.", "generator.")
 
 
@@ -107,6 +114,7 @@ def read_header(path: Path) -> Header | None:
         CheckpointError: not a safetensors file, or a header of ours that cannot be understood.
     """
     _check_file(path)
+    _check_header_size(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -125,7 +133,7 @@ def read_header(path: Path) -> Header | None:
         header = Header(**values)
         _check_header(header)
         return header
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} has a damaged relume header ({error}); get the file anew or convert the original again"
         ) from error
@@ -181,12 +189,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     _check_file(path)
     if is_safetensors(path):
+        _check_header_size(path)
         try:
             with safe_open(path, "pt") as file:
                 # safe_open gives no mapping, so its keys must be asked for.
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
+    _check_packing(path)
     try:
         with warnings.catch_warnings():
             # What PyTorch warns of (an old or a TorchScript file), the errors below say in one line.
@@ -223,8 +233,42 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is a folder; name a weights file (.safetensors or .pth)")
     if not os.path.isfile(path):  # noqa: PTH113
         raise CheckpointError(f"there is no file {path}; check the path (models by name: relume models)")
+    if path.suffix.lower() == ".onnx":
+        raise CheckpointError(
+            f"{path} is an ONNX file, which cannot be loaded; name the weights that it was made from"
+        )
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes); get it anew from where it came")
+
+
+def _check_header_size(path: Path) -> None:
+    with path.open("rb") as file:
+        claimed = int.from_bytes(file.read(8), "little")
+    if claimed > _MOST_HEADER:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file: its header claims {claimed} bytes, "
+            f"at most {_MOST_HEADER} are read; get it anew from where it came"
+        )
+
+
+def _check_packing(path: Path) -> None:
+    """Refuse a zip file whose members are larger than itself: PyTorch packs none, and memory would fill."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as PyTorch weights, its archive is damaged ({_first_sentence(error)}); "
+            "get the file anew"
+        ) from error
+    if claimed > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} is refused: it would unpack to {claimed} bytes, more than the file has, "
+            "which PyTorch never writes; ask its author for a safetensors file"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
@@ -245,16 +289,21 @@ def _first_sentence(error: Exception) -> str:
 
 def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
     """Take the weights out of the wrappers that training programs put round them."""
-    while isinstance(loaded, Mapping):
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(loaded, Mapping):
+            break
         inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
             break
         loaded = inner
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a dictionary of weights")
-    state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    found = ((key, value) for key, value in loaded.items() if isinstance(value, Tensor))
+    state = {key: value for key, value in found if isinstance(key, str)}
     if not state:
         raise CheckpointError(f"{path} holds no weights")
+    for key, value in state.items():
+        _check_plain(key, value, path)
     stripped = True
     while stripped:
         stripped = False
@@ -263,6 +312,16 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
                 state = {key.removeprefix(prefix): value for key, value in state.items()}
                 stripped = True
     return state
+
+
+def _check_plain(key: str, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor without values of its own: sparse, quantized, without data, or one value repeated."""
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{path}: {key[:80]!r} is no plain tensor (sparse, quantized, or without values of its own); "
+            "save it as a dense one"
+        )
 
 
 def file_sha256(path: Path) -> str:

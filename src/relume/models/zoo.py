@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from relume.core.catalogue import System, find_variant, systems, variants
@@ -81,7 +82,7 @@ def load(name_or_path: str | Path) -> tuple[Network, Header]:
     if not is_safetensors(path) or read_header(path) is None:
         return load_official(path)
     header, state = read_checkpoint(path)
-    network = _build_from_header(path, header)
+    network = _build_from_header(path, header, state)
     _fill(network, state, path)
     return network.eval(), header
 
@@ -169,18 +170,53 @@ def variant_of(system: str, config: Config) -> str | None:
     return None
 
 
-def _build_from_header(path: Path, header: Header) -> Network:
+def _build_from_header(path: Path, header: Header, state: Mapping[str, Tensor]) -> Network:
     if header.model not in systems():
         close = nearest(header.model, systems())
         advice = f"; did its name change to {close!r}?" if close else "; a newer relume may know it"
         raise CheckpointError(
-            f"{path} holds a {header.model!r} model, which this relume does not know{advice}"
+            f"{path} holds a {header.model[:80]!r} model, which this relume does not know{advice}"
         )
+    _check_numbers(path, header.config, state)
     config = config_class(header.model).parse(header.config, where=f"settings in {path}")
     try:
+        # Without memory first: a few bytes of settings may claim a network of any size.
+        with torch.device("meta"):
+            claimed = build(config, system=header.model, steps=header.steps).state_dict()
+        _check_shapes(path, claimed, state)
         return build(config, system=header.model, steps=header.steps)
     except UnknownNameError as error:
         raise CheckpointError(f"{path}: {error}; a newer relume may know it") from error
+
+
+def _check_numbers(path: Path, config: object, state: Mapping[str, Tensor]) -> None:
+    """Refuse settings of numbers that nothing in the weights bears out: building would take for ever.
+
+    Widths are sides of tensors, depths are counts of them; what else there is, is small.
+    """
+    sides = (side for tensor in state.values() if tensor.numel() for side in tensor.shape)
+    most = max(1024, len(state), *sides)
+    pending = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += [*value, len(value), sum(number for number in value if isinstance(number, int))]
+        elif isinstance(value, int | float) and abs(value) > most:
+            raise CheckpointError(
+                f"{path}: settings claim {str(value)[:20]}, which its weights do not bear out; get the file anew"
+            )
+
+
+def _check_shapes(path: Path, claimed: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Refuse settings that claim a network of more values than the weights have."""
+    values = [sum(tensor.numel() for tensor in each.values()) for each in (claimed, state)]
+    if values[0] > values[1]:
+        raise CheckpointError(
+            f"{path}: settings claim a network of {values[0]:,} values, its weights have {values[1]:,}; "
+            "get the file anew or convert the original again"
+        )
 
 
 def _fill(network: Network, state: Mapping[str, Tensor], path: Path) -> None:
@@ -189,5 +225,5 @@ def _fill(network: Network, state: Mapping[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} looks like a {type(network).__name__} but does not fit one: "
-            f"{' '.join(str(error).split()[:40])}"
+            f"{' '.join(str(error).split()[:40])[:300]}"
         ) from error

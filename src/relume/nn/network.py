@@ -16,8 +16,9 @@ class Network(nn.Module):
         config: the settings that it was built from.
         steps: names of the surgery done since, in order (see `nn.surgery`).
         effort: how much a routed model may spend, read anew by each `forward`: 0 takes the cheap way
-            everywhere, 1 the dear one, more effort never makes fewer pixels dear; None is the published
-            decision. May be set where `contract.effort` says so; others have no choice to make.
+            everywhere, 1 the dear one, and between them the bar for the dear way sinks as effort rises
+            (`nn.routing`); None is the published decision. May be set where `contract.effort` says so;
+            others have no choice to make.
     """
 
     config: Config

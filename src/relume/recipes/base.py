@@ -17,6 +17,7 @@ class Recipe(LoopConfig):
         variant: the name under which the weights will be known.
         network: the model's settings.
         start: variant or weights file whose weights are taken over where they fit; None starts at random.
+        frozen: beginnings of the names of parameters that are not trained.
         data: where patches come from.
         degradation: what happens to them.
         objective: what is minimised.
@@ -26,6 +27,7 @@ class Recipe(LoopConfig):
     variant: str
     network: Config
     start: str | None = None
+    frozen: tuple[str, ...] = ()
     data: PatchesConfig = PatchesConfig()
     degradation: BicubicConfig = BicubicConfig()
     objective: PixelConfig = PixelConfig()

@@ -94,6 +94,7 @@ class Run:
                     f"of this network only {self.taken_over:.0%} can start from {recipe.start}; "
                     f"choose another --start, or --start none"
                 )
+        _freeze(self.network, recipe.frozen)
         source_of_batches = PairLoader(
             self.photos, recipe.data, recipe.degradation.build(scale), scale=scale,
             channels=self.network.contract.channels, seed=recipe.seed,
@@ -180,6 +181,22 @@ class Run:
             recipe=_without_places(self.recipe.model_dump(mode="json")),
         )
         write_checkpoint(path, network.state_dict(), header)
+
+
+def _freeze(network: Network, beginnings: tuple[str, ...]) -> None:
+    """Keep the parameters whose names begin so from being trained.
+
+    Raises:
+        ConfigError: no name begins so, or nothing is left to train.
+    """
+    for beginning in beginnings:
+        named = [value for name, value in network.named_parameters() if name.startswith(beginning)]
+        if not named:
+            raise ConfigError(f"frozen: no parameter's name begins with {beginning!r}")
+        for value in named:
+            value.requires_grad_(False)
+    if not any(value.requires_grad for value in network.parameters()):
+        raise ConfigError(f"frozen: {', '.join(beginnings)} leave nothing to train")
 
 
 def _public_name(folder: Path) -> str:

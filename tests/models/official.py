@@ -1,0 +1,53 @@
+"""The authors' recorded cases, built as our networks."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+
+from relume.core.catalogue import systems
+from relume.core.checkpoints import read_tensors
+from relume.models import zoo
+from relume.nn.network import Network
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+class Case(NamedTuple):
+    """One recorded case: our network with its weights, what was recorded, and who made it."""
+
+    network: Network
+    module: ModuleType
+    system: str
+    metadata: dict[str, str]
+    tensors: dict[str, torch.Tensor]
+
+
+def read_case(path: Path) -> Case:
+    """Read a case and build its network, with the settings that its header names beside the weights."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
+    system, official = zoo.recognise(state or read_tensors(_weights(metadata)), path)
+    module = zoo.model_file(systems()[system])
+    arguments = {"scale": int(metadata["scale"])}
+    for part in ("kwargs", "pipeline"):
+        arguments |= json.loads(metadata.get(part) or "{}")
+    hidden = module.OFFICIAL_SETTINGS
+    changes = {ours: arguments[theirs] for theirs, ours in hidden.items() if theirs in arguments}
+    config = official.config.override(changes, where=system)
+    network = zoo.build(config, system=system, steps=official.steps).eval()
+    network.load_state_dict(dict(official.state))
+    recorded = {key: value for key, value in tensors.items() if "/" not in key}
+    return Case(network, module, system, metadata, recorded)
+
+
+def _weights(metadata: dict[str, str]) -> Path:
+    """Find the file that a case with real weights names, whatever the case of its letters."""
+    wanted = Path(metadata["weights_file"]).name.lower()
+    (found,) = [path for path in (SHARED / "weights").iterdir() if path.name.lower() == wanted]
+    return found
