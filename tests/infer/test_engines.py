@@ -15,6 +15,7 @@ from relume.infer.engines import engines
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.exporting import export
 from relume.infer.guard import Guarded
+from relume.models import zoo
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
@@ -140,7 +141,7 @@ class Elsewhere(CFSR):
 
 def test_the_native_engine_names_what_it_covers(network):
     other = Elsewhere(CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3)).eval()
-    with pytest.raises(EngineError, match="cover CFSR alone"):
+    with pytest.raises(EngineError, match="cover CFSR alone so far"):
         make_ready(other, engine="native", place=Place())
 
 
@@ -249,3 +250,14 @@ def test_ncnn_through_vulkan(network):
     assert str(engine) == "ncnn on vulkan"
     with pytest.raises(EngineError, match="there is no vulkan:99"):
         kind(network, Place(device="vulkan:99"))
+
+
+@pytest.mark.parametrize("effort", [0.0, 0.5, 1.0])
+def test_the_native_kernels_take_their_part_of_a_larger_model(effort):
+    network = zoo.build(zoo.variant("cfsr-routed-x4").config, system="routed").eval()
+    network.effort = effort
+    engine = make_ready(network, engine="native", place=Place())
+    low = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert (engine(low) - network(low)).abs().max() <= 1e-4
+    assert isinstance(network.heavy, CFSR)

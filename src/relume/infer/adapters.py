@@ -43,8 +43,8 @@ class StreamingGray(Gray):
         assert isinstance(self.operator, Streaming)
         return _GrayStream(self.operator.stream(height, width), self.operator.channels)
 
-    def stream_bytes(self, width: int) -> int:
-        """Return the memory that a stream of that width takes, in bytes."""
+    def stream_bytes(self, width: int) -> float:
+        """Return the memory that a stream of that width takes, in bytes; infinite where it cannot stream."""
         assert isinstance(self.operator, Streaming)
         return self.operator.stream_bytes(width)
 

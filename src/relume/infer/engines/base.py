@@ -133,5 +133,5 @@ class Streaming(Protocol):
     def stream(self, height: int, width: int) -> RowStream:
         """Begin a picture of that size."""
 
-    def stream_bytes(self, width: int) -> int:
-        """Return the memory that a stream of that width takes, with a strip of output, in bytes."""
+    def stream_bytes(self, width: int) -> float:
+        """Return the memory that a stream of that width takes, in bytes; infinite where it cannot stream."""
