@@ -217,6 +217,7 @@ def compare(runs: dict[str, Run], height: int, width: int, rounds: int) -> dict[
     with torch.inference_mode():
         for round_ in range(rounds + 1):
             for name, run in runs.items():
+                time.sleep(0.2)  # threads of the one before may still be spinning
                 started = time.perf_counter()
                 output = run(low)
                 seconds = time.perf_counter() - started

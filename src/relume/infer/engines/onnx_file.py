@@ -17,6 +17,8 @@ from relume.infer.engines.base import EngineError
 from relume.nn.network import Network
 
 OPSET = 18
+_FORM = 2
+"""Raised when the same model is exported otherwise than before, so that no older file is taken for it."""
 INPUT, OUTPUT = "input", "output"
 
 
@@ -36,7 +38,7 @@ def kept(network: Network) -> Path:
         EngineError: the model cannot be exported.
     """
     folder = cache_folder() / "onnx"
-    path = folder / f"{digest(network)}-torch{torch.__version__}-opset{OPSET}.onnx"
+    path = folder / f"{digest(network)}-torch{torch.__version__}-opset{OPSET}-{_FORM}.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         export(network, path)

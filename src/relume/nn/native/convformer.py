@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,13 @@ from relume.nn.norms import LayerNorm2d
 KERNEL_SIZES = (3, 5, 7, 9, 11)
 """Sides of the mixer's kernel that are built."""
 
-_CACHED_BYTES = 6 << 20
+_CACHED_BYTES = 24 << 20
 _LEAST_ROWS = 64
+
+
+Floats = npt.NDArray[np.float32]
+
+_NOTHING: Floats = np.empty(0, np.float32)
 
 
 class _Dense(ctypes.Structure):
@@ -95,7 +102,7 @@ class NativeConvFormer:
         for layer in folded.layers:
             self._layers.append(self._inner(layer))
         self._layers += self._last_two(folded)
-        self._buffers = (torch.empty(0), torch.empty(0))
+        self._buffers = (_NOTHING, _NOTHING)
 
     def __call__(self, low: Tensor) -> Tensor:
         """Map `B C H W` to `B C sH sW`; both float32 on the CPU."""
@@ -128,13 +135,11 @@ class NativeConvFormer:
         """Return how many rows are taken at once: what stays in the cache, but not too few."""
         return max(_LEAST_ROWS, _CACHED_BYTES // (4 * self._widest * width))
 
-    def buffers(self, width: int, strip: int) -> tuple[Tensor, Tensor]:
+    def buffers(self, width: int, strip: int) -> tuple[Floats, Floats]:
         """Return two buffers for the rows at work; the same ones again, as fresh memory costs time."""
         count = (self._buffer_rows(strip) * width + self._slack) * self._widest
         if len(self._buffers[0]) < count:
-            # Made under inference_mode they could not be written to outside of it.
-            with torch.inference_mode(False):
-                self._buffers = (torch.zeros(count), torch.zeros(count))
+            self._buffers = (np.zeros(count, np.float32), np.zeros(count, np.float32))
         return self._buffers
 
     def _buffer_rows(self, strip: int) -> int:
@@ -285,6 +290,9 @@ class Stream:
 
     Two buffers take turns as input and output of the layers. In front of the new rows lie those that a
     layer has seen before and still looks at; between two pushes they are put by.
+
+    Rows are copied by numpy: PyTorch would wake its threads, which then wait in a loop on the cores that
+    the kernels need.
     """
 
     def __init__(self, network: NativeConvFormer, height: int, width: int, into: Tensor | None) -> None:
@@ -292,12 +300,12 @@ class Stream:
         self._height, self._width, self._into = height, width, into
         self.strip = min(network.strip(width), height)
         """Most rows that one `push` takes."""
-        self._picture = torch.empty(network.channels, 0, width)
+        self._picture = np.empty((network.channels, 0, width), np.float32)
         self._seen = 0
-        self._kept = [_Kept(torch.empty(0), 0)] * len(self._layers)
+        self._kept = [_Kept(_NOTHING, 0)] * len(self._layers)
         self._made = [0] * len(self._layers)
         # The first layer's output is wanted again where the long skip ends.
-        self._shallow = _Kept(torch.empty(0), 0)
+        self._shallow = _Kept(_NOTHING, 0)
 
     def push(self, rows: Tensor) -> Tensor:
         """Take the next rows `C h W` of the input, at most `strip`; return what they complete.
@@ -312,12 +320,12 @@ class Stream:
         if rows.shape[1] > min(self.strip, self._height - self._seen):
             raise ValueError(f"{rows.shape[1]} rows at once, after {self._seen} of {self._height}")
         buffers = self._network.buffers(self._width, self.strip)
-        source = torch.cat([self._picture, rows.float()], 1)
+        source = np.concatenate([self._picture, rows.detach().float().numpy()], 1)
         self._seen += rows.shape[1]
         top = self._seen - source.shape[1]
         done = self._made[0]
         seen = self._advance(0, source, top, self._seen, buffers[0])
-        self._picture = source[:, max(top, seen - self._layers[0].reach) - top :].clone()
+        self._picture = source[:, max(top, seen - self._layers[0].reach) - top :].copy()
         self._keep_shallow(buffers[0], self._kept[1].top, done, seen)
         for index in range(1, len(self._layers) - 1):
             source, top, have = buffers[(index - 1) % 2], self._kept[index].top, seen
@@ -329,7 +337,7 @@ class Stream:
         self._keep(last, source, top, self._made[last], seen)
         return part
 
-    def _advance(self, index: int, source: Tensor, top: int, have: int, target: Tensor) -> int:
+    def _advance(self, index: int, source: Floats, top: int, have: int, target: Floats) -> int:
         """Run a layer on its rows `top` to `have`; return how far its output is made now."""
         layer, kept = self._layers[index], self._kept[index + 1]
         target[: len(kept.values)] = kept.values
@@ -341,20 +349,24 @@ class Stream:
         if fuses:
             row = self._width * self._layers[0].width
             used = ready - self._shallow.top
-            self._shallow = _Kept(self._shallow.values[used * row :].clone(), ready)
+            self._shallow = _Kept(self._shallow.values[used * row :].copy(), ready)
         self._made[index] = ready
         return ready
 
-    def _finish(self, source: Tensor, top: int, have: int) -> Tensor:
+    def _finish(self, source: Floats, top: int, have: int) -> Tensor:
         """Run the last layer; return its rows unless they go into the caller's tensor."""
         last, scale, channels = len(self._layers) - 1, self._network.scale, self._network.channels
         done = self._made[last]
         ready = self._made[last] = self._ready(last, have)
         if self._into is None:
             part = torch.empty(channels, (ready - done) * scale, self._width * scale)
-            self._run(self._layers[last], source, top, have, done, ready, part, done, ready - done, None)
+            self._run(
+                self._layers[last], source, top, have, done, ready, part.numpy(), done, ready - done, None
+            )
             return part
-        self._run(self._layers[last], source, top, have, done, ready, self._into, 0, self._height, None)
+        self._run(
+            self._layers[last], source, top, have, done, ready, self._into.numpy(), 0, self._height, None
+        )
         return torch.empty(channels, 0, self._width * scale)
 
     def _ready(self, index: int, have: int) -> int:
@@ -363,27 +375,29 @@ class Stream:
             return have
         return max(self._made[index], have - self._layers[index].reach)
 
-    def _keep(self, index: int, source: Tensor, top: int, made: int, have: int) -> None:
+    def _keep(self, index: int, source: Floats, top: int, made: int, have: int) -> None:
         """Put by the rows of a layer's input that it still looks at."""
+        if have == self._height and made == have:
+            return  # nothing comes any more
         row = self._width * self._layers[index - 1].width
         first = max(top, made - self._layers[index].reach)
-        self._kept[index] = _Kept(source[(first - top) * row : (have - top) * row].clone(), first)
+        self._kept[index] = _Kept(source[(first - top) * row : (have - top) * row].copy(), first)
 
-    def _keep_shallow(self, source: Tensor, top: int, done: int, ready: int) -> None:
+    def _keep_shallow(self, source: Floats, top: int, done: int, ready: int) -> None:
         row = self._width * self._layers[0].width
         new = source[(done - top) * row : (ready - top) * row]
-        self._shallow = _Kept(torch.cat([self._shallow.values, new]), self._shallow.top)
+        self._shallow = _Kept(np.concatenate([self._shallow.values, new]), self._shallow.top)
 
     def _run(
-        self, layer: _Layer, source: Tensor, top: int, have: int, done: int, ready: int, target: Tensor,
+        self, layer: _Layer, source: Floats, top: int, have: int, done: int, ready: int, target: Floats,
         target_top: int, target_rows: int, skip: _Kept | None,
     ) -> None:  # fmt: skip
         if ready == done:
             return
         rows = _Rows(self._height, self._width, done, ready, top, target_top, have - top, target_rows)
         place = _Place(
-            source.data_ptr(), target.data_ptr(), rows,
-            skip=skip.values.data_ptr() if skip else None, skip_top=skip.top if skip else 0,
+            source.ctypes.data, target.ctypes.data, rows,
+            skip=skip.values.ctypes.data if skip else None, skip_top=skip.top if skip else 0,
         )  # fmt: skip
         if layer.run(place):
             raise RelumeError("memory does not suffice for the native kernels; choose a smaller --tile")
@@ -392,5 +406,5 @@ class Stream:
 class _Kept(NamedTuple):
     """Rows put by, H W C in one line, and which the first is."""
 
-    values: Tensor
+    values: Floats
     top: int

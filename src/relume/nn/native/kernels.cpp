@@ -10,13 +10,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include <pthread.h>
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16, PIXELS = 8;
@@ -160,6 +165,85 @@ Scratch zeros(size_t count) {
     return Scratch(p);
 }
 
+INLINE void breathe() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
+
+// Threads that wait for the next kernel awake for a while, as a network is a row of short kernels and to
+// wake a sleeping core takes a good part of one. They are never joined: they end with the process.
+class Pool {
+   public:
+    // Runs work(0) here and work(1) ... work(helpers) on other threads; returns when all are done.
+    // Fewer helpers do where the system gives no more; whoever comes while it is busy works alone.
+    void run(int helpers, const std::function<void(int)>& work) {
+        std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
+        if (helpers == 0 || !mine.owns_lock()) return work(0);
+        grow(helpers);
+        work_ = &work;
+        helpers_ = helpers;
+        pending_ = workers_;
+        {
+            std::lock_guard<std::mutex> lock(sleeping_);
+            turn_.fetch_add(1, std::memory_order_release);
+        }
+        wake_.notify_all();
+        work(0);
+        for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins) {
+            if (spins < SPINS) breathe();
+            else std::this_thread::yield();
+        }
+    }
+
+   private:
+    static constexpr int SPINS = 20000;  // a few tenths of a millisecond
+
+    void grow(int helpers) {
+        try {
+            for (; workers_ < helpers; ++workers_)
+                std::thread(&Pool::serve, this, workers_ + 1, turn_.load()).detach();
+        } catch (const std::system_error&) {
+            // The threads that could be started share the work.
+        }
+    }
+
+    void serve(int index, uint64_t seen) {
+        for (;;) {
+            for (int spins = 0; turn_.load(std::memory_order_acquire) == seen && spins < SPINS; ++spins) breathe();
+            if (turn_.load(std::memory_order_acquire) == seen) {
+                std::unique_lock<std::mutex> lock(sleeping_);
+                wake_.wait(lock, [&] { return turn_.load(std::memory_order_acquire) != seen; });
+            }
+            ++seen;
+            if (index <= helpers_) (*work_)(index);
+            pending_.fetch_sub(1, std::memory_order_release);
+        }
+    }
+
+    std::mutex busy_, sleeping_;
+    std::condition_variable wake_;
+    std::atomic<uint64_t> turn_{0};
+    std::atomic<int> pending_{0};
+    const std::function<void(int)>* work_ = nullptr;
+    int helpers_ = 0;
+    int workers_ = 0;
+};
+
+Pool* the_pool = nullptr;
+std::once_flag first_use;
+
+Pool& pool() {
+    std::call_once(first_use, [] {
+        the_pool = new Pool;
+        // A forked child has none of its parent's threads and needs a pool of its own.
+        pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
+    });
+    return *the_pool;
+}
+
 struct Span {
     int top, bottom, left, right;
 };
@@ -188,31 +272,20 @@ int over_tiles(const Rows& rows, int threads, size_t scratch_floats, Body body) 
     const int tasks = down * across;
     threads = std::max(1, std::min(threads, tasks));
     std::vector<Scratch> scratch;
-    std::vector<std::thread> others;
     try {
         for (int i = 0; i < threads; ++i) scratch.push_back(zeros(scratch_floats));
-        others.reserve(threads);
     } catch (const std::bad_alloc&) {
         return 1;
     }
     std::atomic<int> next{0};
-    auto work = [&](int thread) {
+    pool().run(threads - 1, [&](int thread) {
         for (int t; (t = next++) < tasks;) {
             const int row = t / across, column = t % across;
             body(Span{rows.top + int(int64_t(height) * row / down), rows.top + int(int64_t(height) * (row + 1) / down),
                       int(int64_t(width) * column / across), int(int64_t(width) * (column + 1) / across)},
                  scratch[thread].get());
         }
-    };
-    for (int i = 1; i < threads; ++i) {
-        try {
-            others.emplace_back(work, i);
-        } catch (const std::system_error&) {
-            break;  // the threads that could be started share the tiles
-        }
-    }
-    work(0);
-    for (auto& thread : others) thread.join();
+    });
     return 0;
 }
 
