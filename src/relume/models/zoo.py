@@ -205,7 +205,8 @@ def _check_numbers(path: Path, config: object, state: Mapping[str, Tensor]) -> N
             pending += [*value, len(value), sum(number for number in value if isinstance(number, int))]
         elif isinstance(value, int | float) and abs(value) > most:
             raise CheckpointError(
-                f"{path}: settings claim {str(value)[:20]}, which its weights do not bear out; get the file anew"
+                f"{path}: settings claim {str(value)[:20]}, which its weights do not bear out; "
+                "get the file anew"
             )
 
 

@@ -28,10 +28,11 @@ pixels a side is the large network's own, at 0 the small one's.
 What it saves depends on the picture (`benchmarks/effort_curve.py`, docs/images/
 effort-curve.png; native engine, one thread, against cfsr-x4 alone). On large
 smooth photos much: effort 0.55 took 45 % of the time for 0.04 dB less on one that
-is mostly dark (a photo of the training, for want of others so large). On Set14 and Urban100, small and full of texture, a mixture in
-proportion would do as well: 0.5 takes 86 % and 93 % of the time for 0.14 and
-0.11 dB less. Above 0.5 such pictures take longer than cfsr-x4 alone; effort 0, the
-small network, takes 17 % of the time and loses 0.4 to 0.55 dB.
+is mostly dark (a photo of the training, for want of others so large). On Set14
+and Urban100, small and full of texture, a mixture in proportion would do as well:
+0.5 takes 86 % and 93 % of the time for 0.14 and 0.11 dB less. Above 0.5 such
+pictures take longer than cfsr-x4 alone; effort 0, the small network, takes 17 % of
+the time and loses 0.4 to 0.55 dB.
 
 Blocks are counted from the picture's corner, so tiles of a picture would be cut
 into other blocks than the whole: the reach is stated as unbounded, and the
