@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,16 @@ from relume.core.catalogue import find_variant
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 from relume.nn.surgery import apply_steps
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Have commands hear SIGINT also where the tests run in the background, which they would inherit."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -94,10 +105,10 @@ def closed_folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk with room for 64 KiB."""
+    """A disk with room for 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    yield from _mounted(folder, "size=64k")
+    yield from _mounted(folder, "size=1m")
 
 
 def _mounted(folder: Path, options: str) -> Iterator[Path]:

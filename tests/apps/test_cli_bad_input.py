@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
@@ -11,6 +12,8 @@ import zlib
 import pytest
 import pyvips
 from commanding import COMMAND, content, environment, no_artefacts, picture_file, size_of
+
+from relume.infer.batch.manifest import FILE_NAME
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -62,8 +65,8 @@ def test_a_batch_goes_on_past_every_kind_of_bad_picture(tmp_path, relume, tiny):
     for name, words in expected.items():
         assert any(name in line and words in line for line in lines), name
     assert len(lines) == len(expected)
-    assert done.stdout.splitlines()[-1] == f"2 enlarged, {len(expected)} failed"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "z.png"]
+    assert done.stdout.splitlines()[-1].startswith(f"2 enlarged, {len(expected)} failed; ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [FILE_NAME, "a.png", "z.png"]
     assert size_of(tmp_path / "out" / "z.png") == (80, 60)
 
 
@@ -92,7 +95,7 @@ def test_a_bomb_takes_no_memory(tmp_path, tiny):
     assert [path.name for path in tmp_path.iterdir()] == ["bomb.png"]
 
 
-def test_memory_that_does_not_suffice_is_said(tmp_path, refused, tiny):
+def test_memory_that_does_not_suffice_is_said(tmp_path, relume, tiny):
     if sys.platform != "linux":
         pytest.skip("only Linux keeps to a limit of address space")
     pyvips.Image.black(9_000, 9_000).pngsave(str(tmp_path / "wide.png"))
@@ -102,11 +105,16 @@ def test_memory_that_does_not_suffice_is_said(tmp_path, refused, tiny):
     base = subprocess.run(
         [sys.executable, "-c", code], env=environment() | lean, capture_output=True, text=True, check=True
     )
-    limit = int(base.stdout) * 1024 + 1_000_000_000  # enough to read it, not for 1.3 GB of output
-    refused(
-        "upscale", "wide.png", "-n", tiny,
-        says=("wide.png", "memory does not suffice", "--tile"), limits={"RLIMIT_AS": limit}, env=lean,
+    limit = int(base.stdout) * 1024 + 700_000_000  # enough to read it, not for 324 MB of output and a tile
+    done = relume(
+        "upscale", "wide.png", "-n", tiny, "--tile", "0", cwd=tmp_path,
+        limits={"RLIMIT_AS": limit}, env=lean,
     )  # fmt: skip
+    assert done.returncode == 1
+    *notes, line = done.stderr.splitlines()
+    assert all(note == "note: memory ran out; going on with tiles of 4500 pixels" for note in notes[:1])
+    assert "wide.png: memory does not suffice" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.png"]
 
 
 def test_the_limit_of_pixels_can_be_chosen(tmp_path, refused, tiny):
@@ -117,9 +125,10 @@ def test_the_limit_of_pixels_can_be_chosen(tmp_path, refused, tiny):
 def test_an_existing_output_is_kept_byte_for_byte(tmp_path, refused, tiny):
     picture_file(tmp_path / "a.png")
     (tmp_path / "a_x2.png").write_bytes(b"precious")
-    (tmp_path / "link.png").symlink_to("nowhere.png")
+    (tmp_path / "link.png").symlink_to("a_x2.png")
     refused("upscale", "a.png", "-n", tiny, says=("a_x2.png", "kept", "--overwrite"))
-    refused("upscale", "a.png", "-n", tiny, "-o", "link.png", says=("link.png", "kept", "--overwrite"))
+    refused("upscale", "a.png", "-n", tiny, "-o", "link.png", says=("a_x2.png", "kept", "--overwrite"))
+    refused("upscale", "a.png", "a.png", "-n", tiny, says=("a_x2.png", "kept", "--overwrite"))
 
 
 @pytest.mark.parametrize(
@@ -143,16 +152,19 @@ def test_two_inputs_of_one_output_and_an_input_in_the_way(tmp_path, relume, tiny
     for name in ("a.png", "a.jpg", "b.png", "b_x2.png"):
         picture_file(tmp_path / name)
     precious = (tmp_path / "b_x2.png").read_bytes()
+    (tmp_path / "sub").mkdir()
     args = ["a.png", "a.png", "a.jpg", "b.png", "b_x2.png", "--format", "png", "--overwrite"]
-    done = relume("upscale", *args, "-n", tiny, cwd=tmp_path)
+    done = relume("upscale", *args, "-n", tiny, "--report", tmp_path / "sub/r.json", cwd=tmp_path)
     assert done.returncode == 1
+    states = {row["source"]: row["state"] for row in json.loads((tmp_path / "sub/r.json").read_text())}
+    assert states == {"a.png": "done", "a.jpg": "failed", "b.png": "failed", "b_x2.png": "done"}
     first, second = done.stderr.splitlines()
     assert first.startswith("error: a.jpg: would be written to a_x2.png, as a.png is;")
     assert second.startswith("error: b.png: would be written to b_x2.png, which is an input")
     assert (tmp_path / "b_x2.png").read_bytes() == precious
-    assert done.stdout.splitlines()[-1] == "2 enlarged, 2 failed"
+    assert done.stdout.splitlines()[-1].startswith("2 enlarged, 2 failed; ")
     assert {path.name for path in tmp_path.iterdir()} == {
-        "a.png", "a.jpg", "b.png", "b_x2.png", "a_x2.png", "b_x2_x2.png"
+        FILE_NAME, "sub", "a.png", "a.jpg", "b.png", "b_x2.png", "a_x2.png", "b_x2_x2.png"
     }  # fmt: skip
 
 
@@ -164,7 +176,7 @@ def test_two_inputs_of_one_output_and_an_input_in_the_way(tmp_path, relume, tiny
         (["-o", "out.gif", "a.png"], ("'.gif'", ".png")),
         (["-o", "n" * 300 + ".png", "a.png"], ("too long",)),
         (["--format", "gif", "a.png"], ("'gif'", "jpeg")),
-        (["-s", "3", "a.png"], ("tiny.safetensors", "enlarges by 2, not by 3")),
+        (["-s", "65", "a.png"], ("a.png", "limit of 64")),
         ([], ("no picture given", "relume upscale photo.jpg")),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -216,15 +228,15 @@ def test_a_file_that_may_not_grow_leaves_the_older_one_and_no_half_one(tmp_path,
 def test_a_disk_that_fills_keeps_what_was_done(tmp_path, relume, tiny, small_disk):
     folder = tmp_path / "in"
     folder.mkdir()
-    for name, side in (("1.png", 12), ("2.png", 300), ("3.png", 12)):
+    for name, side in (("1.png", 12), ("2.png", 500), ("3.png", 12)):
         picture_file(folder / name, side, side)
     done = relume("upscale", "in", "-o", small_disk, "-n", tiny, cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "2.png" in done.stderr
     assert "the disk is full" in done.stderr
-    assert done.stdout.splitlines()[-1] == "2 enlarged, 1 failed"
-    assert sorted(content(small_disk)) == ["1.png", "3.png"]
+    assert done.stdout.splitlines()[-1].startswith("2 enlarged, 1 failed; ")
+    assert sorted(content(small_disk)) == [FILE_NAME, "1.png", "3.png"]
     assert size_of(small_disk / "3.png") == (24, 24)
 
 

@@ -43,7 +43,7 @@ def test_help_and_lists_start_lightly():
 def test_help_names_every_command(tmp_path, relume):
     done = relume("--help", cwd=tmp_path)
     assert done.returncode == 0
-    commands = ("upscale", "evaluate", "train", "convert", "models", "methods", "show", "demo", "doctor")
+    commands = ("upscale", "jobs", "evaluate", "train", "convert", "models", "methods", "show", "doctor")
     assert all(f" {name} " in done.stdout for name in commands)
     assert relume("--version", cwd=tmp_path).stdout.startswith("relume 0.")
 

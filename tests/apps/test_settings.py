@@ -1,12 +1,14 @@
-"""`--set NAME=VALUE`: JSON where it is JSON, else text; whatever the value, no crash."""
+"""What is written on the command line: `--set NAME=VALUE` and amounts of memory; whatever it is, no crash."""
 
 from __future__ import annotations
+
+import contextlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relume.apps.settings import parse_settings
+from relume.apps.settings import parse_bytes, parse_settings
 from relume.core.errors import ConfigError
 
 
@@ -31,3 +33,28 @@ def test_values_too_long_or_too_deep_are_text_or_numbers(value):
 @given(st.text())
 def test_any_text_is_a_value(value):
     assert list(parse_settings([f"a={value}"])) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("2GiB", 2 * 2**30), ("2 gib", 2 * 2**30), ("1.5GB", 1_500_000_000), ("800MiB", 800 * 2**20),
+        ("512KB", 512_000), ("70000000 B", 70_000_000), ("1TiB", 2**40),
+    ],
+)  # fmt: skip
+def test_amounts_of_memory(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "GiB", "2 G", "-1GiB", "1e9B", "٢GiB", "0GiB", "0.1B", "9" * 18 + "TB"]
+)
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(ConfigError, match="2GiB"):
+        parse_bytes(text)
+
+
+@given(st.text(st.sampled_from("019.kKMGTiIbB x"), max_size=8))
+def test_any_text_is_an_amount_or_refused(text):
+    with contextlib.suppress(ConfigError):
+        assert parse_bytes(text) > 0

@@ -17,6 +17,7 @@ from relume.apps.commands import (
     engines,
     evaluate,
     export,
+    jobs,
     models,
     train,
     upscale,
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("upscale")(upscale.upscale)
+app.command("jobs")(jobs.jobs)
 app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)

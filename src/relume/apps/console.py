@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import sys
 import unicodedata
+from collections.abc import Callable
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -27,15 +31,33 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
-def progress_bar(*, unit: str = "") -> Progress:
-    """Return a progress bar on standard error that disappears when done and is silent when piped."""
+class _SecondsLeft(ProgressColumn):
+    """The time left as somebody knows it better than the bar does."""
+
+    def __init__(self, seconds_left: Callable[[], float | None]) -> None:
+        super().__init__()
+        self._seconds_left = seconds_left
+
+    def render(self, task: Task) -> Text:
+        seconds = None if task.total is None else self._seconds_left()
+        shown = "-:--:--" if seconds is None else str(timedelta(seconds=int(seconds)))
+        return Text(shown, style="progress.remaining")
+
+
+def progress_bar(*, unit: str = "", seconds_left: Callable[[], float | None] | None = None) -> Progress:
+    """Return a progress bar on standard error that disappears when done and is silent when piped.
+
+    Args:
+        unit: shown behind the share.
+        seconds_left: gives the time left, None as long as that is not known; None has the bar guess it.
+    """
     return Progress(
         TextColumn("{task.description}", markup=False),  # it holds file names
         BarColumn(),
         TaskProgressColumn(),
         TextColumn(unit),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn() if seconds_left is None else _SecondsLeft(seconds_left),
         console=err,
         transient=True,
         disable=not err.is_terminal,

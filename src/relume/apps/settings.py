@@ -1,8 +1,9 @@
-"""Settings given on the command line as NAME=VALUE."""
+"""Settings as they are written on the command line: NAME=VALUE, and amounts of memory."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,3 +28,26 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):  # beside what is no JSON: numbers too long, lists too deep
             values[name] = value
     return values
+
+
+_UNITS = {"b": 1} | {
+    f"{prefix}{infix}b": (1024 if infix else 1000) ** power
+    for power, prefix in enumerate("kmgt", 1)
+    for infix in ("", "i")
+}
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory: "2GiB" (binary), "1.5 GB" (decimal), "500000000 B".
+
+    Raises:
+        ConfigError: it is not written so; a number alone is not taken, as it could mean anything.
+    """
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]+)\s*", text, re.ASCII)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    if found is None or unit is None:
+        raise ConfigError(f"an amount of memory is written like 2GiB, 1.5GB or 800MiB, not {text!r}")
+    count = int(float(found[1]) * unit)
+    if not 1 <= count < 2**63:
+        raise ConfigError(f"{text} of memory is out of range; give something like 2GiB")
+    return count

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import hashlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import Field
 
+from relume.core.catalogue import find_variant, systems, variants
+from relume.core.checkpoints import file_sha256
 from relume.core.config import Config
-from relume.core.errors import RelumeError
-from relume.core.machine import free_memory
+from relume.core.errors import ConfigError, RelumeError
+from relume.core.machine import free_memory, peak_memory, resident_memory
 from relume.core.pictures import (
     StoredPicture,
     canvas_bytes,
@@ -25,18 +30,27 @@ from relume.core.pictures import (
     write,
 )
 from relume.infer.batch.stages import Job, Load, Outcome
+from relume.infer.consistency import EXACT
 from relume.infer.engines.base import Precision
 from relume.infer.restorer import FREE_SHARE, Restorer, Result, Wishes
 from relume.infer.targets import Target
 from relume.infer.tiling import ran_out_of_memory
+from relume.models import zoo
 
 if TYPE_CHECKING:
     from relume.infer.batch.stages import Advance
 
-_SOURCE_SHARE = 8
-"""The part of the memory in which a decoded input may lie; larger ones lie on disk."""
+_SOURCE_PART = 8
+_OUTPUT_PART = 4
+"""Parts of the memory for pictures that a decoded input and an output may take; larger ones lie on disk."""
+
+_KEPT_BACK = 128 << 20
+"""What is not for pictures of a memory promise: encoders, libraries, a tile under way."""
 
 _MOST_BANDS = 4
+
+_HOW_MADE = frozenset({"engine", "device", "threads", "tile", "memory", "max_megapixels"})
+"""Settings that do not change an output."""
 
 
 class UpscaleSettings(Config):
@@ -89,11 +103,116 @@ class UpscaleSettings(Config):
         wishes = {name: getattr(self, name) for name in ("scale", "width", "height", "megapixels", "fit")}
         return Target(**wishes) if any(value is not None for value in wishes.values()) else None
 
+    def kept(self, **naming: str | None) -> dict[str, Any]:
+        """Return what decides how outputs look, as a manifest keeps it; `from_kept` reads it back.
+
+        Args:
+            naming: settings of the outputs' names to be kept with it.
+
+        Raises:
+            RelumeError: the model is not there.
+        """
+        values = self.model_dump(mode="json", exclude=set(_HOW_MADE))
+        model = values["model"] = self.model_name()
+        if values["scale"] == own_scale(model):
+            values["scale"] = None
+        return {**values, "weights": weights_digest(model), "naming": naming}
+
+    @classmethod
+    def from_kept(cls, kept: Mapping[str, Any], *, where: str, how_made: UpscaleSettings) -> UpscaleSettings:
+        """Return the settings that `kept` gave.
+
+        Args:
+            kept: what it gave.
+            where: what it was kept in, for messages.
+            how_made: from which the settings come that do not change an output.
+
+        Raises:
+            ConfigError: they are of another version, or the model's weights are not the same any more.
+        """
+        values = {name: value for name, value in kept.items() if name not in ("weights", "naming")}
+        settings = cls.parse({**values, **how_made.model_dump(include=set(_HOW_MADE))}, where=where)
+        if weights_digest(settings.model_name()) != kept.get("weights"):
+            raise ConfigError(
+                f"{where}: the weights of {settings.model} have changed since, so the rest would look "
+                "different; begin a new batch in another folder"
+            )
+        return settings
+
+    def model_name(self) -> str:
+        """Return the model's name in full: the default's, and the whole path of a file."""
+        from relume.apps.face import DEFAULT_SYSTEM
+
+        name = self.model or DEFAULT_SYSTEM
+        return os.path.abspath(name) if _is_file(name) else name  # noqa: PTH100 - links are kept
+
+
+def own_scale(model: str) -> int:
+    """Return by how much a model enlarges when no size is asked for.
+
+    Raises:
+        RelumeError: there is no such model.
+    """
+    from relume.apps.face import choose
+
+    if model in systems():
+        model = choose(model, None)
+    if _is_file(model):
+        return zoo.load(model)[0].contract.scale
+    return find_variant(model).scale
+
+
+def weights_digest(model: str) -> str:
+    """Return what changes when the weights of a model do: of a system, those of all its scales.
+
+    Raises:
+        RelumeError: there is no such model.
+    """
+    if _is_file(model):
+        zoo.load(model)  # tells what is wrong with it, where something is
+        paths: list[Path | None] = [Path(model)]
+    elif model in systems():
+        paths = [variant.weights_path for variant in systems()[model].variants.values()]
+    else:
+        paths = [find_variant(model).weights_path]
+    digests = "".join(file_sha256(path) for path in paths if path is not None)
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+def _is_file(model: str) -> bool:
+    return model not in systems() and model not in variants() and zoo.looks_like_a_file(model)
+
+
+def shared_memory(asked: int | None) -> tuple[int, int]:
+    """Return how many bytes the process may come to hold, and how many of them are left for pictures.
+
+    Args:
+        asked: the first of these; None takes a share of what is free.
+
+    Raises:
+        RelumeError: none are left.
+    """
+    held = resident_memory() or 0
+    free = free_memory()
+    # Where the system does not tell, what any machine of today has.
+    memory = asked or held + int(FREE_SHARE * (free if free is not None else 2 << 30))
+    left = memory - held - _KEPT_BACK
+    if left <= 0 and asked is None:
+        raise RelumeError(f"only {_mebibytes(free or 0)} of memory are free; close other programs")
+    if left <= 0:
+        raise RelumeError(
+            f"--memory {_mebibytes(memory)} does not suffice: the program itself holds {_mebibytes(held)}, "
+            f"and {_mebibytes(_KEPT_BACK)} are kept for encoding; allow more"
+        )
+    return memory, left
+
 
 def load_restorer(settings: UpscaleSettings, *, say: Callable[[str], None] | None = None) -> Restorer:
     """Load the model of the settings, on the engine that they name."""
     from relume.apps.face import DEFAULT_SYSTEM, load
 
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     return load(
         settings.model or DEFAULT_SYSTEM, scale=settings.scale, engine=settings.engine,
         device=settings.device, precision=settings.precision, threads=settings.threads,
@@ -108,12 +227,12 @@ class Decoded:
     Attributes:
         job: whose it is.
         picture: its levels.
-        started: when it was taken up, as `time.perf_counter` counts.
+        seconds: spent on it so far.
     """
 
     job: Job
     picture: StoredPicture
-    started: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -123,109 +242,94 @@ class Computed:
     Attributes:
         result: the enlarged picture and what is known of it.
         size_in: of the input, "640x480".
-        notes: on the input.
-        started: when it was taken up.
+        notes: on the input, and on how it was enlarged.
+        seconds: spent on it so far.
     """
 
     result: Result
     size_in: str
     notes: tuple[str, ...]
-    started: float
+    seconds: float
 
 
 class Upscaler:
-    """The three stages of enlarging pictures, for `infer.batch`.
+    """The three stages of enlarging pictures, for `infer.batch`; the model is loaded at once.
 
     Args:
         settings: what is wished.
-        restorer: the loaded model; None loads it when the first picture needs it.
-        say: told what takes long or had to be done otherwise.
+        say: told what takes long or had to be done otherwise; None has it in the notes on the picture that
+            is under way.
+
+    Attributes:
+        memory: the bytes that the process may come to hold.
+        budget: the bytes of them that the pictures under way may hold.
 
     Raises:
-        RelumeError: the size asked for makes no sense.
+        RelumeError: the model cannot be loaded, the size asked for makes no sense, or the memory does not
+            suffice for any picture.
     """
 
-    def __init__(
-        self, settings: UpscaleSettings, restorer: Restorer | None = None,
-        *, say: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, settings: UpscaleSettings, *, say: Callable[[str], None] | None = None) -> None:
         self.settings = settings
         self._target = settings.target()
-        self._restorer = restorer
-        self._say = say
-        self._loading = threading.Lock()
-        free = free_memory()
-        self.memory = settings.memory or int(FREE_SHARE * (free if free is not None else 2 << 30))
-        """The bytes that the process may come to hold."""
-
-    @property
-    def restorer(self) -> Restorer:
-        """The loaded model."""
-        with self._loading:
-            if self._restorer is None:
-                self._restorer = load_restorer(self.settings, say=self._say)
-            return self._restorer
+        self._said: list[str] = []
+        self.restorer = load_restorer(settings, say=say or self._said.append)
+        self.memory, self._for_pictures = shared_memory(settings.memory)
+        # The rest is for tiles under way.
+        self.budget = self._for_pictures // 2
 
     def weigh(self, job: Job) -> Load:
         """Return the memory that the picture takes as levels, by its header."""
-        height, width = read_size(job.source)
-        rows, columns = self.restorer.size(height, width, self._target)
+        with _about(job):
+            height, width = read_size(job.source)
+            rows, columns = self.restorer.size(height, width, self._target)
         deep = 16  # what the header does not tell of the depth is taken at its most
-        decoded = min(canvas_bytes(height, width, _MOST_BANDS, deep), self.memory // _SOURCE_SHARE)
-        computed = min(canvas_bytes(rows, columns, _MOST_BANDS, deep), self.memory // 4)
+        decoded = min(canvas_bytes(height, width, _MOST_BANDS, deep), self._for_pictures // _SOURCE_PART)
+        computed = min(canvas_bytes(rows, columns, _MOST_BANDS, deep), self._for_pictures // _OUTPUT_PART)
         return Load(decoded=decoded, computed=computed)
 
     def decode(self, job: Job) -> Decoded:
-        """Read the input; large ones to disk, beside the output."""
+        """Read the input; large ones to disk, into the job's scratch folder."""
         started = time.perf_counter()
-        format_of(job.target)
-        picture = open_stored(
-            job.source, max_megapixels=self.settings.max_megapixels, folder=job.target.parent,
-            memory=self.memory // _SOURCE_SHARE,
-        )  # fmt: skip
-        try:
-            # The orientation is applied now, so the size is the true one.
-            check_size(job.target, *self.restorer.size(picture.height, picture.width, self._target))
-        except RelumeError:
-            picture.close()
-            raise
-        return Decoded(job, picture, started)
+        with _about(job):
+            format_of(job.target)
+            picture = open_stored(
+                job.source, max_megapixels=self.settings.max_megapixels, folder=job.scratch,
+                memory=self._for_pictures // _SOURCE_PART,
+            )  # fmt: skip
+            try:
+                # The orientation is applied now, so the size is the true one.
+                check_size(job.target, *self.restorer.size(picture.height, picture.width, self._target))
+            except RelumeError:
+                picture.close()
+                raise
+        return Decoded(job, picture, time.perf_counter() - started)
 
     def compute(self, decoded: Decoded, advance: Advance) -> Computed:
         """Enlarge."""
+        started = time.perf_counter()
         job, picture = decoded.job, decoded.picture
         wishes = Wishes(
             target=self._target, tile=self.settings.tile, ensemble=self.settings.ensemble,
-            faithful=self.settings.faithful, memory=self.memory, folder=job.target.parent,
+            faithful=self.settings.faithful, memory=self.memory, folder=job.scratch,
         )  # fmt: skip
-        try:
+        with picture, _about(job):
             result = self.restorer.restore(
                 picture, wishes, bits=depth_for(job.target, picture.bits), advance=advance
             )
-        except (MemoryError, RuntimeError) as error:
-            if not ran_out_of_memory(error):
-                raise
-            raise RelumeError(
-                f"{job.source}: memory does not suffice to enlarge {picture.size}; "
-                "choose a smaller --tile or target, or cut the picture"
-            ) from error
-        finally:
-            picture.close()
-        return Computed(result, picture.size, picture.notes, decoded.started)
+        said, self._said[:] = tuple(self._said), []
+        seconds = decoded.seconds + time.perf_counter() - started
+        return Computed(result, picture.size, (*picture.notes, *said), seconds)
 
     def encode(self, job: Job, computed: Computed, hidden: Path) -> Outcome:
         """Write the output to a hidden file, to which the batch gives its name."""
+        started = time.perf_counter()
         result = computed.result
         assert isinstance(result.picture, StoredPicture)
-        with result.picture as picture:
-            try:
-                lost = write(picture, hidden, overwrite=True, quality=self.settings.quality)
-            except RelumeError as error:
-                # The user knows the output by its own name.
-                raise RelumeError(str(error).replace(str(hidden), str(job.target))) from error
+        with result.picture as picture, _about(job):
+            lost = write(picture, hidden, overwrite=True, quality=self.settings.quality)
             size, pixels = picture.size, picture.height * picture.width
         return Outcome(
-            seconds=time.perf_counter() - computed.started,
             pixels=pixels,
             notes=(*computed.notes, *result.notes, *lost),
             facts={
@@ -233,6 +337,33 @@ class Upscaler:
                 "to": size,
                 "models": list(result.models),
                 "engine": str(self.restorer.engine),
-                "consistency": round(min(result.consistency, 999.0), 2),
+                "consistency": round(min(result.consistency, EXACT), 2),
+                "work_seconds": round(computed.seconds + time.perf_counter() - started, 3),
+                "peak": peak_memory(),
             },
         )
+
+
+@contextlib.contextmanager
+def _about(job: Job) -> Iterator[None]:
+    """Have what goes wrong with a picture name it, and memory that does not suffice be told in a line."""
+    try:
+        yield
+    except RelumeError as error:
+        line = str(error)
+        if job.scratch is not None:
+            # The user knows the output by its own name, and nothing of the hidden folder.
+            line = line.replace(str(job.scratch / job.target.name), str(job.target))
+            line = line.replace(str(job.scratch), str(job.target.parent))
+        named = any(str(path) in line for path in (job.source, job.target))
+        raise RelumeError(line if named else f"{job.source}: {line}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise RelumeError(
+            f"{job.source}: memory does not suffice to enlarge it; choose a smaller --tile or size, or cut it"
+        ) from error
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count >> 20} MiB"

@@ -10,13 +10,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What a terminal obeys or turns round; names and keys from a hostile file may hold it.
+_OBEYED = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+_LONGEST = 4000
+
 
 class RelumeError(Exception):
     """Base of every error that the user, not the programmer, can mend."""
 
     def __init__(self, message: str) -> None:
         # Library messages quoted inside ours may hold line breaks; a user gets one line.
-        super().__init__(" ".join(line.strip() for line in message.splitlines()))
+        line = " ".join(line.strip() for line in message.splitlines()).translate(_OBEYED)
+        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…")
 
 
 class PictureError(RelumeError):
@@ -59,7 +67,7 @@ class UnknownNameError(RelumeError):
             advice = f"known: {shown}"
         else:
             advice = "none are known"
-        super().__init__(f"unknown {kind} {name!r}; {advice}{' ' + hint if hint else ''}")
+        super().__init__(f"unknown {kind} {name[:200]!r}; {advice}{' ' + hint if hint else ''}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

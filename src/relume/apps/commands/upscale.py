@@ -2,294 +2,224 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from relume.apps.console import megabytes, printable, progress_bar, say, say_error, say_note
-from relume.core.errors import OutputExistsError, PictureError, RelumeError
+from relume.core.errors import RelumeError, UnknownNameError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from relume.infer.restorer import Restorer
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture to enlarge."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a request comes to, before any work.
-
-    Attributes:
-        jobs: one for each picture; no two write to one file, and none writes to any input.
-        failures: one line for each input that cannot be a job.
-        folder: what must be made first, where it is missing.
-    """
-
-    jobs: list[Job]
-    failures: list[str]
-    folder: Path | None
+_FILES = "Input and output"
+_SIZE = "Size (one way of saying it)"
+_QUALITY = "Quality"
+_SPEED = "Speed and memory"
+_BATCHES = "Batches"
 
 
 def upscale(
-    inputs: Annotated[list[Path] | None, typer.Argument(help="Pictures or folders of pictures.")] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures, folders of pictures, and quoted patterns like 'a/**/*.jpg'."),
+    ] = None,
     more_inputs: Annotated[
-        list[Path] | None, typer.Option("--input", "-i", help="The same, as an option; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            "--input", "-i", help="The same, as an option; may be repeated.", rich_help_panel=_FILES
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="File for one picture, folder for several. Default: beside the input."
+            "--output", "-o", help="File for one picture, folder for several. Default: beside the input.",
+            rich_help_panel=_FILES,
         ),
-    ] = None,
-    scale: Annotated[
-        int | None, typer.Option("--scale", "-s", help="How many times larger; default 4.")
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", "-n", help="Model: a name from `relume models`, or a weights file."),
     ] = None,
     suffix: Annotated[
         str | None,
-        typer.Option(help="Added to each output's name; default _x4 and the like beside the input."),
+        typer.Option(
+            help="Added to each output's name; default _x4 and the like beside the input, none with -o.",
+            rich_help_panel=_FILES,
+        ),
     ] = None,
     format: Annotated[  # noqa: A002
         str | None,
         typer.Option(
-            help="png, jpeg, tiff, webp or avif; default: as the output is named, else the input's."
+            help="png, jpeg, tiff, webp or avif; default: as the output is named, else the input's.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="For jpeg, webp and avif.")] = None,
-    tile: Annotated[
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_FILES)
+    ] = False,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale", "-s", help="How many times larger, like 2 or 2.5; default 4.", rich_help_panel=_SIZE
+        ),
+    ] = None,
+    width: Annotated[
         int | None,
-        typer.Option(min=0, help="Longest side of the tiles in input pixels; 0: the whole picture at once."),
+        typer.Option(help="In pixels; the height follows unless it is given too.", rich_help_panel=_SIZE),
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Likewise.", rich_help_panel=_SIZE)] = None,
+    megapixels: Annotated[
+        float | None, typer.Option(help="Width times height in millions.", rich_help_panel=_SIZE)
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT", help="The largest that fits, like 1920x1080.", rich_help_panel=_SIZE
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", "-n", help="Model: a name from `relume models`, or a weights file.",
+            rich_help_panel=_QUALITY,
+        ),
+    ] = None,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble", help="Average eight flips and turns: a little better, eight times the time.",
+            rich_help_panel=_QUALITY,
+        ),
+    ] = False,
+    faithful: Annotated[
+        bool,
+        typer.Option(
+            "--faithful", help="Correct the output until it gives the input back when shrunk.",
+            rich_help_panel=_QUALITY,
+        ),
+    ] = False,
+    effort: Annotated[
+        float | None,
+        typer.Option(
+            help="0 (quick) to 1 (best), for models that have that choice.", rich_help_panel=_QUALITY
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="For jpeg, webp and avif.", rich_help_panel=_QUALITY),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of the arithmetic: fp32 (default), bf16 or fp16.", rich_help_panel=_SPEED),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="One from `relume engines`; default auto: the quickest here.", rich_help_panel=_SPEED
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda …; default: a GPU where there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda …; default: a GPU where there is one.", rich_help_panel=_SPEED),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="On the CPU; default: all.", rich_help_panel=_SPEED)
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="The most that the program may hold, like 2GiB; default: by what is free.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=0, rich_help_panel=_SPEED,
+            help="Longest side of the tiles in input pixels, 0 for the whole picture; default: by memory.",
+        ),
     ] = None,
     max_megapixels: Annotated[
-        float, typer.Option(min=0, help="Refuse larger inputs, in megapixels.")
+        float, typer.Option(min=0, help="Refuse larger inputs, in megapixels.", rich_help_panel=_SPEED)
     ] = 500.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-) -> None:
-    """Enlarge pictures, keeping depth, transparency, profile and metadata."""
-    from relume.apps.face import DEFAULT_SYSTEM, load
-
-    given = [*(inputs or []), *(more_inputs or [])]
-    if not given:
-        raise RelumeError("no picture given; name a picture or a folder: relume upscale photo.jpg")
-    restorer = load(name or DEFAULT_SYSTEM, scale=scale, device=device)
-    if scale is not None and restorer.scale != scale:
-        raise RelumeError(f"{restorer.name} enlarges by {restorer.scale}, not by {scale}; leave out -s")
-    if suffix is None:
-        suffix = "" if output is not None else f"_x{restorer.scale}"
-    todo = plan(given, output, suffix=suffix, format=format)
-    jobs, failures = todo.jobs, list(todo.failures)
-    for failure in failures:
-        say_error(failure)
-    done = 0
-    with _made(todo.folder if jobs else None), progress_bar() as bar:
-        for number, job in enumerate(jobs, 1):
-            task = bar.add_task(f"{printable(job.source.name)} ({number} of {len(jobs)})", total=1.0)
-
-            def advance(done: float, task: object = task) -> None:
-                bar.update(task, completed=done)  # type: ignore[arg-type]
-
-            try:
-                _one(
-                    restorer, job, tile=tile, quality=quality,
-                    max_megapixels=max_megapixels, overwrite=overwrite, advance=advance,
-                )  # fmt: skip
-                done += 1
-            except RelumeError as error:
-                failures.append(str(error))
-                say_error(str(error))
-            bar.remove_task(task)
-    if done + len(failures) > 1:
-        say(f"{done} enlarged, {len(failures)} failed")
-    if failures:
-        raise typer.Exit(1)
-
-
-def plan(
-    given: list[Path],
-    output: Path | None,
-    *,
-    suffix: str,
-    format: str | None,  # noqa: A002
-) -> Plan:
-    """Decide which file goes where; only looks, changes nothing.
-
-    Args:
-        given: pictures and folders of pictures.
-        output: a file for one picture, a folder for several, None for beside the input.
-        suffix: added to the stem of each output, unless `output` names the file.
-        format: of the outputs; None takes each input's.
-
-    Raises:
-        RelumeError: the whole request makes no sense (a bad format or suffix, many into one file).
-    """
-    from relume.core.pictures import SUFFIXES, format_of, pictures_in
-
-    ending = None if format is None else _ending(format)
-    if Path(f"a{suffix}").name != f"a{suffix}":
-        raise RelumeError(f"--suffix {suffix!r} holds a folder; it is a part of a name, use -o for folders")
-    into_folder = output is not None and _is_folder(output, given)
-    if output is not None and not into_folder and ending and format_of(output) != SUFFIXES[ending]:
-        raise RelumeError(
-            f"{output} is not named as the format {format} is; leave out one of -o and --format"
-        )
-
-    def target_of(source: Path, folder: Path) -> Path:
-        if output is not None and not into_folder:
-            return output
-        # What has no known ending is judged by its content when read; PNG keeps all that it may hold.
-        kept = source.suffix if source.suffix.lower() in SUFFIXES else ".png"
-        return (output or folder) / f"{source.stem}{suffix}{ending or kept}"
-
-    failures: list[str] = []
-    wishes: list[Job] = []
-    for path in given:
-        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir fails on a name too long
-            wishes.append(Job(path, target_of(path, path.parent)))
-            continue
-        try:
-            found = [Job(file, target_of(file, path)) for file in pictures_in(path)]
-        except OSError as error:
-            failures.append(f"{path}: cannot be listed: {error.strerror}; check its permissions")
-            continue
-        if not found:
-            failures.append(f"{path}: holds no picture ({', '.join(sorted(SUFFIXES))})")
-        # A second run over a folder must not enlarge what the first one made.
-        made = {_real(job.target) for job in found} if suffix else set()
-        wishes += [job for job in found if _real(job.source) not in made]
-    jobs, clashes = _without_clashes(wishes)
-    return Plan(jobs, [*failures, *clashes], output if into_folder else None)
-
-
-def _without_clashes(wishes: list[Job]) -> tuple[list[Job], list[str]]:
-    """Leave out what would cost an input or another output, with a line on each; and what is named twice."""
-    inputs = {_real(job.source) for job in wishes}
-    taken: dict[str, Job] = {}
-    failures = []
-    for job in wishes:
-        place = _real(job.target)
-        earlier = taken.get(place)
-        if place in inputs:
-            failures.append(
-                f"{job.source}: would be written to {job.target}, which is an input and would be lost; "
-                "choose another -o or --suffix"
-            )
-        elif earlier is None:
-            taken[place] = job
-        elif _real(earlier.source) != _real(job.source):
-            failures.append(
-                f"{job.source}: would be written to {job.target}, as {earlier.source} is; rename one of them"
-            )
-    return list(taken.values()), failures
-
-
-def _is_folder(output: Path, given: list[Path]) -> bool:
-    """Tell whether -o means a folder.
-
-    Raises:
-        RelumeError: it cannot be one, but must; or it could not be made.
-    """
-    from relume.core.pictures import SUFFIXES
-
-    if os.path.isdir(output):  # noqa: PTH112
-        return True
-    several = len(given) > 1 or os.path.isdir(given[0])  # noqa: PTH112
-    exists = os.path.lexists(output)
-    if several and (exists or output.suffix.lower() in SUFFIXES):
-        what = "is a file" if exists else "names a file"
-        raise RelumeError(f"{output} {what}, but several pictures need a folder; choose another -o")
-    if not several and (exists or output.suffix):
-        return False
-    if not os.path.isdir(output.parent):  # noqa: PTH112
-        raise RelumeError(
-            f"cannot make the folder {output}: there is no folder {output.parent}; make it first"
-        )
-    return True
-
-
-def _real(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(path))
-
-
-def _ending(format: str) -> str:  # noqa: A002
-    from relume.core.pictures import SUFFIXES
-
-    kind = SUFFIXES.get(f".{format.lower()}")
-    if kind is None:
-        raise PictureError(f"unknown format {format!r}; known: {', '.join(sorted(set(SUFFIXES.values())))}")
-    return {"jpeg": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
-
-
-@contextlib.contextmanager
-def _made(folder: Path | None) -> Iterator[None]:
-    """Make a folder for the time of the work, and take it away again where nothing came into it."""
-    if folder is None or os.path.isdir(folder):  # noqa: PTH112
-        yield
-        return
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise RelumeError(f"cannot make the folder {folder}: {error.strerror}; choose another -o") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _one(
-    restorer: Restorer, job: Job, *, tile: int | None, quality: int | None, max_megapixels: float,
-    overwrite: bool,
-    advance: Callable[[float], None],
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive", "-r", help="Also folders in folders; -o gets the same tree.",
+            rich_help_panel=_BATCHES,
+        ),
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on with pictures as they come into the folders, until Ctrl-C.",
+            rich_help_panel=_BATCHES,
+        ),
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST", help="Go on with a batch, as it was asked for; instead of naming pictures.",
+            rich_help_panel=_BATCHES,
+        ),
+    ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST", rich_help_panel=_BATCHES,
+            help="Where the batch's books are kept; default: .relume-job.sqlite with the outputs.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a table of all pictures, .csv or .json.", rich_help_panel=_BATCHES),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", rich_help_panel=_BATCHES,
+            help="Work on a Ray cluster: host:port or auto; local starts one on this machine.",
+        ),
+    ] = None,
 ) -> None:  # fmt: skip
-    """Enlarge one picture and say in one line what was done."""
-    from relume.core.machine import peak_memory
-    from relume.core.pictures import format_of, read, write
+    """Enlarge pictures, keeping depth, transparency, profile and metadata.
 
-    format_of(job.target)
-    if not overwrite and os.path.lexists(job.target):
-        raise OutputExistsError(f"{job.target}: exists already and was kept; use --overwrite or another name")
-    started = time.perf_counter()
-    picture = read(job.source, max_megapixels=max_megapixels)
-    try:
-        enlarged = restorer(picture, tile=tile, advance=advance)
-        lost = write(enlarged, job.target, overwrite=overwrite, quality=quality)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
-            raise
+    A batch can be stopped or killed at any moment; the same command does what is left.
+    """
+    given = [*(inputs or []), *(more_inputs or [])]
+    if not given and resume is None:
+        raise RelumeError("no picture given; name a picture or a folder: relume upscale photo.jpg")
+    asked = {
+        "--output": output, "--suffix": suffix, "--format": format, "--scale": scale, "--width": width,
+        "--height": height, "--megapixels": megapixels, "--fit": fit, "--name": name, "--effort": effort,
+        "--quality": quality, "--precision": precision, "--ensemble": ensemble or None,
+        "--faithful": faithful or None, "--recursive": recursive or None, "--job": job,
+        "--watch": watch or None,
+    }  # fmt: skip
+    wished = [option for option, value in asked.items() if value is not None]
+    if resume is not None and (given or wished):
         raise RelumeError(
-            f"{job.source}: memory does not suffice to enlarge {picture.size} by {restorer.scale}; "
-            "choose a smaller --tile or --scale, or cut the picture"
-        ) from error
-    seconds = time.perf_counter() - started
-    say(
-        f"{job.source} → {job.target}  {picture.size} → {enlarged.size}, {restorer.name}, {restorer.engine}, "
-        f"{seconds:.1f} s, peak {megabytes(peak_memory())}"
-    )
-    for note in (*picture.notes, *lost):
-        say_note(f"{job.source.name}: {note}")
+            "--resume goes on with what was asked for then; leave out "
+            f"{wished[0] if wished else given[0]}, or begin a new batch without --resume"
+        )
 
+    from relume.apps.batches import Request, go_on, run
+    from relume.apps.settings import parse_bytes
+    from relume.apps.work import UpscaleSettings
+    from relume.infer.engines.base import TOLERANCES
+    from relume.infer.targets import box
 
-def _is_memory(error: Exception) -> bool:
-    """Tell whether memory ran out; PyTorch says so on the CPU by a plain RuntimeError."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
-    )
+    if precision is not None and precision not in TOLERANCES:
+        raise UnknownNameError("precision", precision, TOLERANCES)
+    settings = UpscaleSettings.parse(
+        {
+            "model": name, "scale": scale, "width": width, "height": height, "megapixels": megapixels,
+            "fit": None if fit is None else box(fit), "ensemble": ensemble, "faithful": faithful,
+            "effort": effort, "precision": precision or "fp32", "quality": quality, "engine": engine,
+            "device": device, "threads": threads, "tile": tile,
+            "memory": None if memory is None else parse_bytes(memory), "max_megapixels": max_megapixels,
+        },
+        where="options",
+    )  # fmt: skip
+    settings.target()
+    request = Request(
+        settings=settings, given=tuple(given), output=output, suffix=suffix, format=format,
+        overwrite=overwrite, recursive=recursive, watch=watch, job=job, report=report, ray=ray,
+    )  # fmt: skip
+    status = run(request) if resume is None else go_on(resume, request)
+    if status:
+        raise typer.Exit(status)

@@ -8,6 +8,7 @@ that, and a survey of what is left is good enough.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ _PHOTOMETRIC = 262
 _MOST_PIECES = 20_000
 _MOST_PIXEL_PIECES = 1_000_000
 _MOST_PAGES = 10_000
+_MOST_BYTES = 1 << 26
 _PARTLY = "Part of what the file says beside its pixels could not be read and was left out."
 _ANIMATED = "The file is animated; only its first picture was read."
 
@@ -127,10 +129,10 @@ def lab_as_rgb(data: Contents) -> bytes:
 
 
 def refuse_endless(data: Contents, kind: str) -> None:
-    """Refuse a small file that would keep libvips busy for hours.
+    """Refuse a file that would keep libvips busy for hours, or fill the memory with what is no pixel.
 
     libtiff copies the values of every tag of every page, though all may name the same bytes; libheif
-    takes its time with each box.
+    takes its time with each box; libjpeg copies every segment.
 
     Raises:
         BrokenStructureError: When the file is of that kind.
@@ -144,9 +146,19 @@ def refuse_endless(data: Contents, kind: str) -> None:
                 raise BrokenStructureError("its tags claim more bytes than the file has")
             if pages > _MOST_PAGES:
                 raise BrokenStructureError(f"more than {_MOST_PAGES} pages")
+    if kind == "jpeg" and _bytes_before_pixels(data) > _MOST_BYTES:
+        raise BrokenStructureError(f"more than {_MOST_BYTES} bytes before its pixels")
     if kind == "avif":
         for _ in boxes.inside(data, 0, len(data)):
             pass
+
+
+def _bytes_before_pixels(data: Contents) -> int:
+    total = 0
+    with contextlib.suppress(BrokenStructureError):  # very many: those counted tell enough
+        for _, start, end in jpeg_segments(data):
+            total += max(0, end - start)
+    return total
 
 
 def _pieces() -> Iterator[int]:
@@ -226,22 +238,32 @@ def _per_inch(per_metre: int) -> float:
     return float(whole) if round(whole / 0.0254) == per_metre else round(per_metre * 0.0254, 2)
 
 
-def _jpeg(data: Contents, found: Survey) -> None:
+def jpeg_segments(data: Contents) -> Iterator[tuple[int, int, int]]:
+    """Yield each segment's marker before the pixels, and where its content starts and ends.
+
+    Raises:
+        BrokenStructureError: When there are more than any sound file has.
+    """
     at = 2
     for _ in _pieces():
         if at + 4 > len(data) or data[at] != 0xFF:
-            break
+            return
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
-            continue
-        if marker == 0xDA:
-            break
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        content = data[at + 4 : at + 2 + length]
+        elif marker == 0xDA:
+            return
+        else:
+            length = int.from_bytes(data[at + 2 : at + 4], "big")
+            yield marker, at + 4, at + 2 + length
+            at += 2 + length
+
+
+def _jpeg(data: Contents, found: Survey) -> None:
+    for marker, start, end in jpeg_segments(data):
+        content = data[start:end]
         if marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 12:
             unit, across, down = struct.unpack(">BHH", content[7:12])
             if unit in (1, 2) and across and down:
@@ -257,7 +279,6 @@ def _jpeg(data: Contents, found: Survey) -> None:
             found.lose("IPTC and Photoshop settings")
         elif marker == 0xFE:
             found.lose("a text comment")
-        at += 2 + length
 
 
 def riff_chunks(data: Contents) -> Iterator[tuple[bytes, int, int]]:

@@ -221,14 +221,18 @@ def _fitting_canvas(picture: Picture | StoredPicture, depth: int, flat: bool) ->
 def _gray_as_rgb(
     image: pyvips.Image, icc: bytes | None, notes: list[str]
 ) -> tuple[pyvips.Image, bytes | None]:
-    if icc is None:
-        rest = image.extract_band(0)
-        bands = [rest, rest, *([image.extract_band(1)] if image.bands == 2 else [])]
-        space = "rgb16" if str(image.format) == "ushort" else "srgb"
-        return rest.bandjoin(bands).copy(interpretation=space), None
-    notes.append("The gray profile was applied and replaced by sRGB.")
-    image = colour.through_profile(colour.attach(image, icc), source="srgb")
-    return image, colour.blob(image, "icc-profile-data")
+    if icc is not None:
+        try:
+            turned = colour.through_profile(colour.attach(image, icc), source="srgb")
+        except pyvips.Error:
+            notes.append("The gray profile was left out: it is damaged and cannot be applied.")
+        else:
+            notes.append("The gray profile was applied and replaced by sRGB.")
+            return turned, colour.blob(turned, "icc-profile-data")
+    rest = image.extract_band(0)
+    bands = [rest, rest, *([image.extract_band(1)] if image.bands == 2 else [])]
+    space = "rgb16" if str(image.format) == "ushort" else "srgb"
+    return rest.bandjoin(bands).copy(interpretation=space), None
 
 
 def _metadata(
