@@ -14,7 +14,6 @@ import pickle
 import re
 import struct
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from relume.core.errors import CheckpointError
 from relume.core.files import whole
+from relume.core.pickles import refuse_bombs
 
 FORMAT = 1
 _KEY = "relume"
@@ -196,7 +196,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
-    _check_packing(path)
+    refuse_bombs(path)
     try:
         with warnings.catch_warnings():
             # What PyTorch warns of (an old or a TorchScript file), the errors below say in one line.
@@ -248,26 +248,6 @@ def _check_header_size(path: Path) -> None:
         raise CheckpointError(
             f"{path} is not a readable safetensors file: its header claims {claimed} bytes, "
             f"at most {_MOST_HEADER} are read; get it anew from where it came"
-        )
-
-
-def _check_packing(path: Path) -> None:
-    """Refuse a zip file whose members are larger than itself: PyTorch packs none, and memory would fill."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as PyTorch weights, its archive is damaged ({_first_sentence(error)}); "
-            "get the file anew"
-        ) from error
-    if claimed > path.stat().st_size:
-        raise CheckpointError(
-            f"{path} is refused: it would unpack to {claimed} bytes, more than the file has, "
-            "which PyTorch never writes; ask its author for a safetensors file"
         )
 
 

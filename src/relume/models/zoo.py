@@ -180,10 +180,12 @@ def _build_from_header(path: Path, header: Header, state: Mapping[str, Tensor]) 
     _check_numbers(path, header.config, state)
     config = config_class(header.model).parse(header.config, where=f"settings in {path}")
     try:
-        # Without memory first: a few bytes of settings may claim a network of any size.
-        with torch.device("meta"):
-            claimed = build(config, system=header.model, steps=header.steps).state_dict()
-        _check_shapes(path, claimed, state)
+        if variant_of(header.model, config) is None:
+            # Without memory first: a few bytes of settings may claim a network of any size. (Our own variants
+            # are known to be small, and PyTorch takes a second before it can do this.)
+            with torch.device("meta"):
+                claimed = build(config, system=header.model, steps=header.steps).state_dict()
+            _check_shapes(path, claimed, state)
         return build(config, system=header.model, steps=header.steps)
     except UnknownNameError as error:
         raise CheckpointError(f"{path}: {error}; a newer relume may know it") from error

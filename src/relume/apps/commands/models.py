@@ -27,7 +27,7 @@ def models(as_json: _AsJson = False) -> None:
         out.print_json(json.dumps([_facts(variant) for variant in ready]))
         return
     table = Table(title="Models with weights (dB: PSNR of luma, protocol sr-y)", title_justify="left")
-    table.add_column("name")
+    table.add_column("name", no_wrap=True)
     for heading in ("scale", "parameters", "file", *_SETS):
         table.add_column(heading, justify="right")
     for variant in ready:
