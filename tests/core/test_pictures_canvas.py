@@ -26,6 +26,7 @@ from relume.core.pictures import (
     canvas_bytes,
     check_size,
     depth_for,
+    memory_to_write,
     open_stored,
     read,
     transparency,
@@ -352,3 +353,30 @@ for step in steps():
     grown = int(done.stdout.split()[-1])
     assert grown < 120, done.stdout  # MiB
     assert pyvips.Image.new_from_file(str(tmp_path / "a.png")).width == 8000
+
+
+@pytest.mark.parametrize(("suffix", "bits", "bands"), [(".webp", 8, 4), (".avif", 16, 3)])
+def test_the_memory_that_an_encoder_takes_is_foreseen(tmp_path, suffix, bits, bands):
+    pytest.importorskip("resource")
+    height, width = (1600, 2000) if suffix == ".webp" else (600, 800)
+    code = f"""
+import pathlib, resource, sys, torch
+from relume.core.pictures import Canvas, Picture, StoredPicture, write
+folder = pathlib.Path(sys.argv[1])
+canvas = Canvas.empty({height}, {width}, {bands}, {bits}, folder=folder)
+for top in range(0, {height}, 100):
+    canvas.put(top, torch.rand({bands}, 100, {width}))
+write(Picture(pixels=torch.zeros(3, 8, 8)), folder / "warm{suffix}")
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with StoredPicture(canvas=canvas, bits={bits}, format="jpeg") as stored:
+    write(stored, folder / "a{suffix}", quality=50)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=300, check=True
+    )
+    taken = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+    foreseen = memory_to_write(f"a{suffix}", height, width, bands, bits)
+    assert taken < foreseen
+    # What strips take was taken in any case; without the rest the figure would be worthless.
+    assert taken > (foreseen - memory_to_write("a.png", height, width, bands, bits)) / 3
