@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 from collections.abc import Iterator
 
 import pyvips
+
+from relume.core.files import reason
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # libvips' warnings come through this logger; without a handler, Python would print them.
 logging.getLogger("pyvips").addHandler(logging.NullHandler())
@@ -31,6 +37,14 @@ def all_threads() -> Iterator[None]:
         yield
     finally:
         pyvips.vips_lib.vips_concurrency_set(1)
+
+
+def refusal(error: Exception) -> str | None:
+    """Return why the system refused to take what libvips wrote, None where something else failed."""
+    for number in _REFUSALS:
+        if os.strerror(number) in str(getattr(error, "detail", "")):
+            return reason(OSError(number, os.strerror(number)))
+    return None
 
 
 def said() -> str:

@@ -85,7 +85,11 @@ def open_stored(
         try:
             return _decode(contents, kind, path, _Limits(max_megapixels, folder, memory))
         except (pyvips.Error, UnicodeDecodeError, BrokenStructureError) as error:
-            raise _damaged(path, kind, colour.reason(error.with_traceback(None))) from None
+            # Its frames hold the files that were open.
+            error.with_traceback(None)
+            if refused := library.refusal(error):
+                raise PictureError(f"{folder}: the levels of {path} cannot be written: {refused}") from None
+            raise _damaged(path, kind, colour.reason(error)) from None
         except MemoryError:
             raise PictureError(
                 f"{path}: memory does not suffice to decode it; make the picture smaller first"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pyvips
 import torch
 
 from relume.core.errors import PictureError
-from relume.core.files import check_target, reason, whole
+from relume.core.files import check_target, whole
 from relume.core.pictures import colour, exif, formats, library, xmp
 from relume.core.pictures.canvas import ROWS, Canvas, NotANumberError
 from relume.core.pictures.contents import Contents, Scratch, Span
@@ -25,8 +24,6 @@ _QUALITIES = {"jpeg": 95, "webp": 95, "avif": 90}
 _BIG_TIFF = 3_500_000_000
 # Bytes of JPEG coefficients that may be held for files some hundredths smaller.
 _COEFFICIENTS = 1 << 27
-# libvips says in words what the system refused.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write(
@@ -45,6 +42,8 @@ def write(
     Defaults: PNG and TIFF lose nothing. JPEG has quality 95 and full colour resolution
     (4:4:4). WebP loses nothing when the picture came from PNG or TIFF or from no file,
     else it has quality 95. AVIF has quality 90 and 4:4:4; 16-bit pictures become 12-bit.
+    PNG and TIFF are packed at a middling level, 400 megapixels in some ten seconds. JPEG files of
+    more than 22 megapixels in colour (67 in gray) have standard Huffman tables, so are about 4 % larger.
 
     Args:
         picture: What to write. What is on disk is encoded by strips; WebP and AVIF need the whole
@@ -144,11 +143,9 @@ def memory_to_write(path: str | os.PathLike[str], height: int, width: int, bands
 
 
 def _failure(path: Path, ability: Ability, error: Exception) -> str:
-    said = colour.reason(error)
-    for number in _REFUSALS:
-        if os.strerror(number) in str(getattr(error, "detail", "")):
-            return f"{path}: cannot be written: {reason(OSError(number, os.strerror(number)))}"
-    return f"{path}: the {ability.title} encoder failed ({said}); try another format"
+    if refused := library.refusal(error):
+        return f"{path}: cannot be written: {refused}"
+    return f"{path}: the {ability.title} encoder failed ({colour.reason(error)}); try another format"
 
 
 def _encode(
