@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+from relume.core.machine import memory_figure
+
 _RESET = Path("/proc/self/clear_refs")
 
 
@@ -41,9 +42,9 @@ def memory_taken(device: str) -> Iterator[MemoryTaken]:
         yield taken
         taken.bytes = torch.cuda.max_memory_allocated(device) - before
         return
-    resident = _status("VmRSS") if _forget_peak() else None
+    resident = memory_figure("VmRSS") if _forget_peak() else None
     yield taken
-    peak = _status("VmHWM")
+    peak = memory_figure("VmHWM")
     if resident is not None and peak is not None:
         taken.bytes = max(0, peak - resident)
 
@@ -55,14 +56,3 @@ def _forget_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-def _status(name: str) -> int | None:
-    """Return one of Linux's figures of this process in bytes."""
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
