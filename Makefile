@@ -1,17 +1,23 @@
 # What a new user runs: `make demo`, then `make test`. Both make .venv themselves.
+# `make fuzz` tries thousands of broken files of each kind: hours, or fewer with FILES=500.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format catalogue clean
+.PHONY: demo test fuzz check format catalogue clean
 
 demo: $(VENV)/.installed
 	$(BIN)/relume demo --output demo --overwrite
 
 test: check
 	$(BIN)/python -m pytest
+
+FILES ?= 5000
+
+fuzz: $(VENV)/.developing
+	RELUME_FUZZ=$(FILES) $(BIN)/python -m pytest -s tests/fuzz/test_fuzz.py
 
 check: $(VENV)/.developing
 	$(BIN)/ruff check

@@ -15,7 +15,7 @@ from relume.apps.destinations import default_suffix, destinations, manifest_plac
 from relume.apps.reporting import Failures, Reporter, check_report, summary, write_report
 from relume.apps.work import Upscaler, UpscaleSettings, own_scale, shared_memory
 from relume.core.errors import RelumeError
-from relume.core.pictures import SUFFIXES
+from relume.core.pictures import SUFFIXES, read_size
 from relume.infer.batch import cluster, pipeline
 from relume.infer.batch.inputs import Finder, is_search
 from relume.infer.batch.manifest import Manifest
@@ -72,10 +72,13 @@ def run(request: Request) -> int:
     searches = any(map(is_search, given))
     several = searches or len(given) > 1
     suffix = request.suffix
-    # What says that a request makes no sense comes before the model, which takes a while.
+    # What says that a request makes no sense, or a picture is none, comes before the model, which takes a
+    # while.
     places = destinations(
         request.output, several=several, suffix=suffix or "", format=request.format
     )  # fmt: skip
+    if not several:
+        read_size(given[0])
     work = _work(settings, request.ray)
     if suffix is None and request.output is None:
         scale = own_scale(settings.model_name())

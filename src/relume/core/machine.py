@@ -11,15 +11,12 @@ from pathlib import Path
 
 def peak_memory() -> int | None:
     """Return the largest resident memory of this process so far in bytes, or None where it cannot be read."""
-    if sys.platform == "win32":
-        return None
-    if sys.platform == "linux":
-        # Not getrusage: its peak begins with that of the process which started this one.
-        return memory_figure("VmHWM")
-    import resource
+    if sys.platform == "darwin":
+        import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: on Linux its peak begins with that of the process which started this one.
+    return memory_figure("VmHWM")
 
 
 def memory_figure(name: str) -> int | None:
