@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from relume.core.machine import peak_memory
 from relume.core.memory import memory_taken
 
 MEGABYTE = 2**20
@@ -25,8 +26,17 @@ def test_the_largest_amount_in_use_at_once_is_told():
     assert held.all()
 
 
-def test_a_system_that_does_not_tell_is_said_to(monkeypatch, tmp_path):
-    monkeypatch.setattr("relume.core.memory._RESET", tmp_path / "no" / "such" / "file")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_the_peak_of_the_process_is_not_forgotten():
+    np.ones(300 * MEGABYTE, np.uint8)
+    before = peak_memory()
+    with memory_taken("cpu"):
+        pass
+    assert peak_memory() >= before > 300 * MEGABYTE
+
+
+def test_a_system_that_does_not_tell_is_said_to(monkeypatch):
+    monkeypatch.setattr("relume.core.memory.forget_peak", lambda: False)
     with memory_taken("cpu") as taken:
         pass
     assert taken.bytes is None

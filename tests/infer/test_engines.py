@@ -10,11 +10,12 @@ import torch
 
 from relume.core.errors import UnknownNameError
 from relume.infer import choosing
-from relume.infer.choosing import check, make_ready, measure, quickest
+from relume.infer.choosing import make_ready, quickest
 from relume.infer.engines import engines
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.exporting import export
 from relume.infer.guard import Guarded
+from relume.infer.measuring import check, measure
 from relume.models import zoo
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 from relume.nn.network import Network
@@ -103,6 +104,19 @@ def test_the_quickest_is_measured_once_and_remembered(network, monkeypatch, tmp_
     assert quickest(network, Place()) == chosen
 
 
+def test_a_model_that_another_process_cannot_load_is_measured_here(network, monkeypatch, tmp_path):
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path))
+    monkeypatch.setattr(choosing, "engines", lambda: {name: engines()[name] for name in ("torch", "native")})
+
+    class Local(CFSR):
+        pass
+
+    local = Local(network.config).eval()
+    told: list[str] = []
+    assert quickest(local, Place(), say=told.append) in ("torch", "native")
+    assert "cannot be measured in a process of their own" in told[-1]
+
+
 def test_the_environment_names_the_engine_where_nobody_does(network, monkeypatch):
     monkeypatch.setenv("RELUME_ENGINE", "torch")
     assert make_ready(network).name == "torch"
@@ -115,7 +129,8 @@ def test_a_package_that_is_not_installed_is_named(network, monkeypatch):
     monkeypatch.setattr(engines()["openvino"], "package", "no_such_package")
     with pytest.raises(EngineError, match="needs the package no_such_package"):
         make_ready(network, engine="openvino", place=Place())
-    assert "no_such_package" in measure(network, "openvino", Place()).reason
+    (result,) = measure(network, ["openvino"], Place())
+    assert "no_such_package" in result.reason
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from relume.core.pictures import (
     check_size,
     depth_for,
     format_of,
+    memory_to_write,
     open_stored,
     read_size,
     write,
@@ -286,7 +287,8 @@ class Upscaler:
         deep = 16  # what the header does not tell of the depth is taken at its most
         decoded = min(canvas_bytes(height, width, _MOST_BANDS, deep), self._for_pictures // _SOURCE_PART)
         computed = min(canvas_bytes(rows, columns, _MOST_BANDS, deep), self._for_pictures // _OUTPUT_PART)
-        return Load(decoded=decoded, computed=computed)
+        encoding = memory_to_write(job.target, rows, columns, _MOST_BANDS, deep)
+        return Load(decoded=decoded, computed=computed + encoding)
 
     def decode(self, job: Job) -> Decoded:
         """Read the input; large ones to disk, into the job's scratch folder."""
@@ -299,11 +301,28 @@ class Upscaler:
             )  # fmt: skip
             try:
                 # The orientation is applied now, so the size is the true one.
-                check_size(job.target, *self.restorer.size(picture.height, picture.width, self._target))
+                size = self.restorer.size(picture.height, picture.width, self._target)
+                check_size(job.target, *size)
+                self._refuse_too_dear(job, *size, picture)
             except RelumeError:
                 picture.close()
                 raise
         return Decoded(job, picture, time.perf_counter() - started)
+
+    def _refuse_too_dear(self, job: Job, height: int, width: int, picture: StoredPicture) -> None:
+        """Refuse what the encoder would need more memory for than there is; it cannot be stopped later.
+
+        Raises:
+            RelumeError: it would.
+        """
+        bands = picture.channels + picture.transparent
+        needed = memory_to_write(job.target, height, width, bands, depth_for(job.target, picture.bits))
+        if needed > self._for_pictures:
+            raise RelumeError(
+                f"{job.target}: to encode {width}x{height} takes {_mebibytes(needed)} of memory, of which "
+                f"{_mebibytes(self._for_pictures)} are there; choose png, tiff or jpeg (--format), or allow "
+                "more (--memory)"
+            )
 
     def compute(self, decoded: Decoded, advance: Advance) -> Computed:
         """Enlarge."""
@@ -311,7 +330,8 @@ class Upscaler:
         job, picture = decoded.job, decoded.picture
         wishes = Wishes(
             target=self._target, tile=self.settings.tile, ensemble=self.settings.ensemble,
-            faithful=self.settings.faithful, memory=self.memory, folder=job.scratch,
+            faithful=self.settings.faithful, memory=self.memory,
+            at_work=self._for_pictures - self.budget, folder=job.scratch,
         )  # fmt: skip
         with picture, _about(job):
             result = self.restorer.restore(

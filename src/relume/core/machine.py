@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -16,7 +17,33 @@ def peak_memory() -> int | None:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Not getrusage: on Linux its peak begins with that of the process which started this one.
-    return memory_figure("VmHWM")
+    peak = memory_figure("VmHWM")
+    return peak and max(peak, _forgotten)
+
+
+_forgotten = 0
+
+
+def forget_peak() -> bool:
+    """Let the system's peak of this process (`VmHWM`) start anew; false where that cannot be.
+
+    `peak_memory` keeps counting from the start.
+    """
+    global _forgotten
+    _forgotten = peak_memory() or 0
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def give_back_memory() -> None:
+    """Have the C library give the memory that it keeps for later back to the system, where it can (glibc)."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def memory_figure(name: str) -> int | None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from relume.core.machine import memory_figure
-
-_RESET = Path("/proc/self/clear_refs")
+from relume.core.machine import forget_peak, give_back_memory, memory_figure
 
 
 @dataclass
@@ -28,7 +25,8 @@ class MemoryTaken:
 def memory_taken(device: str) -> Iterator[MemoryTaken]:
     """Measure the memory that the work inside takes.
 
-    Work that finds room left over by earlier work is told too low; so a first run tells most.
+    What earlier work left over is given back before, as far as the C library has it; a library with a pool
+    of its own is told too low when it did the same work before.
 
     Args:
         device: where the work runs: of a CUDA device its own memory is measured, else the main memory.
@@ -42,17 +40,9 @@ def memory_taken(device: str) -> Iterator[MemoryTaken]:
         yield taken
         taken.bytes = torch.cuda.max_memory_allocated(device) - before
         return
-    resident = memory_figure("VmRSS") if _forget_peak() else None
+    give_back_memory()
+    resident = memory_figure("VmRSS") if forget_peak() else None
     yield taken
     peak = memory_figure("VmHWM")
     if resident is not None and peak is not None:
         taken.bytes = max(0, peak - resident)
-
-
-def _forget_peak() -> bool:
-    """Let the system's peak of this process start anew; false where that cannot be."""
-    try:
-        _RESET.write_text("5")
-    except OSError:
-        return False
-    return True

@@ -1,56 +1,24 @@
-"""From a model to an engine that runs it here: checked against PyTorch, and the quickest where none is named.
-
-Shapes: B batch, C channels, h w input, s scale.
-"""
+"""From a model to an engine that runs it here: checked against PyTorch, and the quickest if none is named."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 
 import torch
-from torch import Tensor
 
 from relume.core.errors import UnknownNameError
 from relume.core.files import whole
 from relume.core.machine import cache_folder, processor
 from relume.infer.engines import engines
 from relume.infer.engines.base import Engine, EngineError, Place
+from relume.infer.measuring import Say, check, measured_apart
 from relume.nn.network import Network
 
 AUTO = "auto"
 """Engine name that means: the quickest here."""
-
-_CHECKED = ((33, 41), (24, 56))
-"""Heights and widths of the pictures on which an engine must agree with PyTorch."""
-
-_MEASURED = 96
-_ENOUGH_SECONDS = 1.0
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """How one engine did with one model on this machine.
-
-    Attributes:
-        engine: its name.
-        seconds: for a picture of 96×96 pixels, the fastest of a few; None where it cannot run.
-        difference: largest difference from PyTorch in float32, values 0..1.
-        reason: why it cannot run.
-    """
-
-    engine: str
-    seconds: float | None = None
-    difference: float | None = None
-    reason: str | None = None
 
 
 def default_engine() -> str:
@@ -95,24 +63,6 @@ def make_ready(
     return made
 
 
-def check(engine: Engine, network: Network) -> float:
-    """Compare an engine with PyTorch in float32 on small pictures.
-
-    Returns:
-        The largest difference found.
-
-    Raises:
-        EngineError: it is more than the engine's tolerance, or no number.
-    """
-    difference = max(_difference(engine, network, height, width) for height, width in _CHECKED)
-    if not difference <= engine.tolerance:
-        raise EngineError(
-            f"the engine {engine} differs from PyTorch by {difference:.2g}, more than the "
-            f"{engine.tolerance:g} allowed; use --engine torch"
-        )
-    return difference
-
-
 def quickest(network: Network, place: Place, *, say: Say | None = None) -> str:
     """Return the name of the quickest engine that can be used without long preparation.
 
@@ -126,30 +76,10 @@ def quickest(network: Network, place: Place, *, say: Say | None = None) -> str:
     if key not in known:
         if say:
             say(f"measuring which engine is the quickest here ({', '.join(able)}); the answer is kept")
-        known[key] = {one.engine: one.seconds for one in (measure(network, name, place) for name in able)}
+        known[key] = {one.engine: one.seconds for one in measured_apart(network, able, place, say=say)}
         _remember(known)
     timed = {name: seconds for name, seconds in known[key].items() if seconds is not None and name in able}
     return min(timed, key=lambda name: timed[name]) if timed else "torch"
-
-
-def measure(network: Network, engine: str, place: Place) -> Measured:
-    """Make an engine ready, check it and time it; what it cannot do is its result's reason."""
-    kind = engines()[engine]
-    if reason := kind.missing() or kind.refuses(network, place):
-        return Measured(engine=engine, reason=reason)
-    try:
-        made = kind(network, place)
-        difference = check(made, network)
-    except EngineError as error:
-        return Measured(engine=engine, reason=str(error))
-    low = torch.rand(1, made.channels, _MEASURED, _MEASURED)
-    best, spent = math.inf, 0.0
-    while spent < _ENOUGH_SECONDS:
-        started = time.perf_counter()
-        made(low)
-        seconds = time.perf_counter() - started
-        best, spent = min(best, seconds), spent + seconds
-    return Measured(engine=engine, seconds=best, difference=difference)
 
 
 def _able(network: Network, place: Place) -> list[str]:
@@ -160,28 +90,6 @@ def _able(network: Network, place: Place) -> list[str]:
         if name != "torch" and not kind.slow_to_make and not (kind.missing() or kind.refuses(network, place))
     ]
     return ["torch", *fitting]
-
-
-@torch.inference_mode()
-def _difference(engine: Engine, network: Network, height: int, width: int) -> float:
-    low = _test_picture(engine.channels, height, width)
-    output = engine(low)
-    # On the CPU in float32, whatever the engine's own place.
-    expected = network.to("cpu")(low)
-    if output.shape != expected.shape:
-        return math.inf
-    difference = (output - expected).abs().max().item()
-    return difference if math.isfinite(difference) else math.inf
-
-
-def _test_picture(channels: int, height: int, width: int) -> Tensor:
-    """Waves and noise, the same on every machine."""
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
-    waves = torch.stack(
-        [torch.sin(rows / (3 + c) + c) * torch.cos(columns / (5 - c % 3)) for c in range(channels)]
-    )
-    noise = torch.rand(waves.shape, generator=torch.Generator().manual_seed(0))
-    return (0.5 + 0.3 * waves + 0.2 * (noise - 0.5)).clamp(0, 1)[None]
 
 
 def _key(network: Network, place: Place, able: list[str]) -> str:

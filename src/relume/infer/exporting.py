@@ -10,12 +10,12 @@ import torch
 
 from relume.core.errors import RelumeError
 from relume.core.files import check_target, whole
-from relume.infer.choosing import check
 from relume.infer.engines import engines
 from relume.infer.engines.base import EngineError, Place
 from relume.infer.engines.ncnn import convert as convert_to_ncnn
 from relume.infer.engines.onnx_file import export as export_to_onnx
 from relume.infer.engines.onnx_file import kept
+from relume.infer.measuring import check
 from relume.nn.network import Network
 
 ENDINGS: dict[str, tuple[str, ...]] = {

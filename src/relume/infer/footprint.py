@@ -1,34 +1,57 @@
-"""How much memory a model takes for each pixel of its input."""
+"""How much memory an operator takes for each pixel of its input."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_SIDE = 64
+from relume.core.memory import memory_taken
 
+_SIDE = 64
 _UNSEEN = 1.5
 """Factor for what libraries behind PyTorch take beside its own tensors (packed copies, scratch)."""
 
+_PROBED = 128
+_RUNS = 3
+_UNEVEN = 1.25
+"""Factor on what was measured: allocators do not give back all that is freed."""
 
-def bytes_per_pixel(module: nn.Module, channels: int) -> float:
-    """Return the memory that a model takes while it runs on the CPU, for each input pixel, in bytes.
+
+def bytes_per_pixel(run: Callable[[Tensor], Tensor], channels: int) -> float:
+    """Return the memory of PyTorch's own tensors while something runs, for each input pixel, in bytes.
 
     Measured on a small square: the most bytes of tensors alive at once, its input and output counted,
-    and half as much again. Weights are not counted.
+    and half as much again. Weights are not counted. Engines other than PyTorch take up to thrice that.
 
     Args:
-        module: maps `1 C h w` to a picture.
+        run: maps `1 C h w` to a picture.
         channels: C.
     """
     low = torch.zeros(1, channels, _SIDE, _SIDE)
     with torch.inference_mode(False), torch.no_grad(), _Alive() as alive:
-        module(low)
+        run(low)
     return _UNSEEN * (alive.most + low.nbytes) / (_SIDE * _SIDE)
+
+
+def measured_bytes_per_pixel(run: Callable[[Tensor], Tensor], channels: int) -> float | None:
+    """Return the memory that the process comes to hold while something runs on its CPU, likewise.
+
+    It is run a few times on a square of 128 pixels, on whatever engine that is; the largest that the
+    process then held beyond what it held before counts, and a quarter as much again.
+
+    Returns:
+        Bytes, or None where this system does not tell.
+    """
+    low = torch.zeros(1, channels, _PROBED, _PROBED)
+    with memory_taken("cpu") as taken:
+        for _ in range(_RUNS):
+            run(low)
+    return None if taken.bytes is None else _UNEVEN * taken.bytes / (_PROBED * _PROBED)
 
 
 class _Alive(TorchDispatchMode):

@@ -25,7 +25,7 @@ from relume.infer.consistency import Consistency
 from relume.infer.engines.base import Engine, Place, Streaming
 from relume.infer.ensemble import Ensemble
 from relume.infer.faithful import Faithful
-from relume.infer.footprint import bytes_per_pixel
+from relume.infer.footprint import bytes_per_pixel, measured_bytes_per_pixel
 from relume.infer.guard import Guarded
 from relume.infer.operators import Chain, Operator
 from relume.infer.resampling import RowResampler
@@ -47,6 +47,12 @@ _OVERLAP = 32
 _MARGIN = 128 << 20
 """Kept back of a memory promise for encoding and what libraries take."""
 
+_DEAREST = 4
+"""How many times PyTorch's tensors any engine may take, for what is not worth measuring."""
+
+_AT_ONCE = 16 << 20
+"""Bytes of a strip that are looked at, resampled and compared at once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
@@ -59,6 +65,7 @@ class Wishes:
         ensemble: whether eight flips and turns are run and averaged.
         faithful: whether the output is corrected until it agrees with the input.
         memory: the most bytes that the process may come to hold; None takes `FREE_SHARE` of what is free.
+        at_work: the most bytes of these that tiles and strips may take; None leaves them all the rest.
         folder: on whose disk pictures lie that memory does not hold; None keeps all in memory.
     """
 
@@ -67,6 +74,7 @@ class Wishes:
     ensemble: bool = False
     faithful: bool = False
     memory: int | None = None
+    at_work: int | None = None
     folder: Path | None = None
 
 
@@ -133,7 +141,7 @@ class Restorer:
         self._relatives = dict(relatives or {})
         self.engine = make_ready(network, engine=engine, place=place, say=say)
         self._engines = {self.scale: self.engine}
-        self._footprints: dict[int, float] = {}
+        self._footprints: dict[object, float] = {}
 
     @property
     def scale(self) -> int:
@@ -194,6 +202,8 @@ class Restorer:
             folder = wishes.folder if size > room // 4 else None
             room -= 0 if folder else size
             output = Canvas.empty(height, width, bands, bits, folder=folder)
+        if wishes.at_work is not None:
+            room = min(room, wishes.at_work)
         try:
             decibels = self._fill(picture, output, (height, width), scales, wishes, room, bits, advance)
         except BaseException:
@@ -297,16 +307,18 @@ class Restorer:
                 raise RelumeError(
                     f"{self.name} gave values that are no numbers; its weights may be damaged, take others"
                 )
-            # What is resampled overshoots again, so it is clamped after, not only before.
-            rows = strip.clamp_(0, 1)
-            if resampler:
-                rows = resampler.push(rows).clamp_(0, 1)
-            if isinstance(output, Canvas):
-                output.put(top, rows)
-            else:
-                output[:, top : top + rows.shape[1]] = rows
-            compared.push(rows[:colours])
-            top += rows.shape[1]
+            # A row of tiles may be a large strip, and what follows would hold it several times over.
+            for part in strip.split(max(1, _AT_ONCE // strip[:, 0].nbytes), 1):
+                # What is resampled overshoots again, so it is clamped after, not only before.
+                rows = part.clamp_(0, 1)
+                if resampler:
+                    rows = resampler.push(rows).clamp_(0, 1)
+                if isinstance(output, Canvas):
+                    output.put(top, rows)
+                else:
+                    output[:, top : top + rows.shape[1]] = rows
+                compared.push(rows[:colours])
+                top += rows.shape[1]
         return compared.decibels
 
     def _strips(
@@ -391,25 +403,34 @@ class Restorer:
         if self.engine.place.device.startswith("cuda"):
             room = int(0.8 * torch.cuda.mem_get_info(self.engine.place.device)[0])
         halo = _OVERLAP if operator.halo is None else operator.halo
-        pixel = self._bytes_per_pixel(scales, wishes)
-        strip_pixel = 4 * source.bands * operator.scale**2 * 3
+        largest = min(longest, LARGEST_TILE)
+        # The strip, and what of it is put together with alpha.
+        strip_pixel = 4 * source.bands * operator.scale**2 * (1 + source.transparent)
 
-        def taken(tile: int) -> float:
+        def taken(tile: int, pixel: float) -> float:
             rows, columns = min(height, tile + 2 * halo), min(width, tile + 2 * halo)
             return rows * columns * pixel + min(height, tile) * width * strip_pixel
 
-        tile = min(longest, LARGEST_TILE)
-        while tile > _SMALLEST_TILE and taken(tile) > room:
+        on_cpu = self.engine.place.device == "cpu"
+        least = self._bytes_per_pixel(scales, wishes)
+        pixel = least * (_DEAREST if on_cpu else 1)
+        if on_cpu and taken(largest, pixel) > room:
+            key = (scales, wishes.ensemble, wishes.faithful, source.colours)
+            if key not in self._footprints:
+                self._footprints[key] = measured_bytes_per_pixel(adapted, source.colours) or pixel
+            pixel = max(least, self._footprints[key])
+        tile = largest
+        while tile > _SMALLEST_TILE and taken(tile, pixel) > room:
             tile = max(_SMALLEST_TILE, tile * 7 // 8)
-        if taken(tile) > room:
+        if taken(tile, pixel) > room:
             raise RelumeError(
                 f"memory does not suffice: {source.width}x{source.height} in tiles of {tile} pixels needs "
-                f"{_mebibytes(taken(tile) - room)} more than there is; allow more (--memory)"
+                f"{_mebibytes(taken(tile, pixel) - room)} more than there is; allow more (--memory)"
             )
         return tile
 
     def _bytes_per_pixel(self, scales: tuple[int, ...], wishes: Wishes) -> float:
-        """Return the memory that a tile takes for each of its input pixels."""
+        """Return what PyTorch's tensors take for each input pixel of a tile."""
         total, before = 0.0, 1
         for scale in scales:
             self._engine(scale)

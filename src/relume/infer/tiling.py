@@ -3,6 +3,10 @@
 A tile is cut with a halo as wide as the operator can look, so each output pixel
 sees the same input as it would in the whole picture; the halo's own output is
 thrown away. Rows of tiles make strips as wide as the picture, from top to bottom.
+
+What is read for the tiles has one and the same size all over the picture (at its
+borders the halo is wider inside), as engines prepare themselves for each size that
+they meet, and hold memory for it.
 """
 
 from __future__ import annotations
@@ -21,30 +25,6 @@ Window = Callable[[int, int, int, int], Tensor]
 """Gives a part of the input, `B C h w`, for top, bottom, left and right."""
 
 _SMALLEST = 16
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One piece of a picture, in input pixels.
-
-    Attributes:
-        rows: first row and one past the last row of the output that this tile makes.
-        columns: likewise.
-        outer_rows: the rows that are read for it, with the halo.
-        outer_columns: likewise.
-    """
-
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    outer_rows: tuple[int, int]
-    outer_columns: tuple[int, int]
-
-
-def tiles(height: int, width: int, *, tile: int, halo: int) -> Iterator[Tile]:
-    """Cut a picture into tiles of at most `tile` pixels a side, all as nearly equal as they can be."""
-    for rows in _cuts((0, height), tile):
-        for columns in _cuts((0, width), tile):
-            yield Tile(rows, columns, _widened(rows, halo, height), _widened(columns, halo, width))
 
 
 def run_tiled(
@@ -108,24 +88,29 @@ class Tiler:
         Raises:
             RelumeError: memory does not even suffice for the smallest tiles.
         """
-        for rows in _cuts((0, height), self.tile):
-            strip: list[Tensor] = []
-            for columns in _cuts((0, width), self.tile):
-                strip.append(self._region(window, rows, columns, height, width))
+        for rows in (tall := _Cuts((0, height), self.tile)):
+            strip: Tensor | None = None
+            for columns in (wide := _Cuts((0, width), self.tile)):
+                made = self._region(
+                    window, _Part(rows, tall.longest, height), _Part(columns, wide.longest, width)
+                )
+                if strip is None:
+                    strip = made if len(wide) == 1 else made.new_empty(*made.shape[:-1], width * self._scale)
+                if strip is not made:
+                    strip[..., columns[0] * self._scale : columns[1] * self._scale] = made
                 if self._advance:
                     # Tiles come row by row, so what lies above and to the left is done.
                     done = rows[0] * width + (rows[1] - rows[0]) * columns[1]
                     self._advance(done / (height * width))
-            yield strip[0] if len(strip) == 1 else torch.cat(strip, -1)
+            assert strip is not None
+            yield strip
 
-    def _region(
-        self, window: Window, rows: tuple[int, int], columns: tuple[int, int], height: int, width: int
-    ) -> Tensor:
+    def _region(self, window: Window, rows: _Part, columns: _Part) -> Tensor:
         """Return the output for a part of the picture, in as many tiles as memory asks for."""
-        longest = max(rows[1] - rows[0], columns[1] - columns[0])
+        longest = max(rows.inner[1] - rows.inner[0], columns.inner[1] - columns.inner[0])
         if longest <= self.tile:
             try:
-                return self._tile(window, rows, columns, height, width)
+                return self._tile(window, rows, columns)
             except (MemoryError, RuntimeError) as error:
                 if not ran_out_of_memory(error):
                     raise
@@ -141,25 +126,60 @@ class Tiler:
             if self._say:
                 self._say(f"memory ran out; going on with tiles of {self.tile} pixels")
         parts = [
-            torch.cat(
-                [self._region(window, part, side, height, width) for side in _cuts(columns, self.tile)], -1
-            )
-            for part in _cuts(rows, self.tile)
+            torch.cat([self._region(window, part, side) for side in columns.cut(self.tile)], -1)
+            for part in rows.cut(self.tile)
         ]
         return torch.cat(parts, -2)
 
-    def _tile(
-        self, window: Window, rows: tuple[int, int], columns: tuple[int, int], height: int, width: int
-    ) -> Tensor:
-        (top, bottom), (left, right) = (
-            _widened(rows, self._halo, height),
-            _widened(columns, self._halo, width),
-        )
+    def _tile(self, window: Window, rows: _Part, columns: _Part) -> Tensor:
+        (top, bottom), (left, right) = rows.outer(self._halo), columns.outer(self._halo)
         output = self._run(window(top, bottom, left, right))
-        return output[..., self._slice(rows, top), self._slice(columns, left)].float().cpu()
+        return output[..., self._slice(rows.inner, top), self._slice(columns.inner, left)].float().cpu()
 
     def _slice(self, span: tuple[int, int], offset: int) -> slice:
         return slice((span[0] - offset) * self._scale, (span[1] - offset) * self._scale)
+
+
+class _Cuts:
+    """A side of the picture, or a part of it, cut into spans of at most `tile`, as equal as they can be."""
+
+    def __init__(self, span: tuple[int, int], tile: int) -> None:
+        start, length = span[0], span[1] - span[0]
+        count = -(-length // tile)
+        edges = [start + index * length // count for index in range(count + 1)]
+        self._spans = list(itertools.pairwise(edges))
+        self.longest = -(-length // count)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._spans)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one tile makes of a side.
+
+    Attributes:
+        inner: the first pixel of its output and one past the last, in input pixels.
+        longest: length of the longest of its fellows.
+        length: of the whole side.
+    """
+
+    inner: tuple[int, int]
+    longest: int
+    length: int
+
+    def outer(self, halo: int) -> tuple[int, int]:
+        """Return what is read for it, as long as for all of its fellows."""
+        long = min(self.length, self.longest + 2 * halo)
+        start = min(max(0, self.inner[0] - halo), self.length - long)
+        return start, start + long
+
+    def cut(self, tile: int) -> Iterator[_Part]:
+        cuts = _Cuts(self.inner, tile)
+        return (_Part(span, cuts.longest, self.length) for span in cuts)
 
 
 def ran_out_of_memory(error: Exception) -> bool:
@@ -174,14 +194,3 @@ def _window_of(low: Tensor) -> Window:
         return low[..., top:bottom, left:right]
 
     return window
-
-
-def _cuts(span: tuple[int, int], tile: int) -> list[tuple[int, int]]:
-    start, length = span[0], span[1] - span[0]
-    count = -(-length // tile)
-    edges = [start + index * length // count for index in range(count + 1)]
-    return list(itertools.pairwise(edges))
-
-
-def _widened(span: tuple[int, int], halo: int, length: int) -> tuple[int, int]:
-    return max(0, span[0] - halo), min(length, span[1] + halo)

@@ -26,9 +26,10 @@ def engines(
     import torch
 
     from relume.core.errors import UnknownNameError
-    from relume.infer.choosing import Measured, default_device, measure
+    from relume.infer.choosing import default_device
     from relume.infer.engines import engines as all_engines
     from relume.infer.engines.base import TOLERANCES, Place
+    from relume.infer.measuring import Measured, measure
     from relume.models import zoo
 
     if precision not in TOLERANCES:
@@ -45,7 +46,7 @@ def engines(
             if kind.slow_to_make and not everything:
                 rows.append(Measured(engine=each, reason="it must be compiled first; measure it with --all"))
             else:
-                rows.append(measure(network, each, place))
+                rows += measure(network, [each], place)
             bar.advance(task)
     timed = [row.seconds for row in rows if row.seconds is not None]
     table = Table()
