@@ -248,3 +248,19 @@ def test_the_result_on_disk_is_what_python_gives(tmp_path, relume, tiny):
     assert relume("upscale", "a.png", "-n", tiny, cwd=tmp_path).returncode == 0
     expected = load(tiny)(read(source)).pixels
     assert torch.allclose(read(tmp_path / "a_x2.png").pixels, expected, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process")
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_memory_promised_is_kept_in_tiles(tmp_path, relume, engine):
+    if engine != "torch":
+        pytest.importorskip(engine)
+    picture_file(tmp_path / "a.png", 500, 400)
+    done = relume(
+        "upscale", "a.png", "--engine", engine, "--memory", "1100MiB", "--threads", "1",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    amount, unit = re.search(r"peak ([\d.]+) (MiB|GiB)", done.stdout).groups()
+    assert 300 < float(amount) * (1024 if unit == "GiB" else 1) <= 1100
+    assert size_of(tmp_path / "a_x4.png") == (2000, 1600)
