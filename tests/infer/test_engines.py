@@ -179,7 +179,9 @@ class Overflowing(Shifted):
 
 def test_what_short_arithmetic_cannot_hold_is_computed_in_fp32(network):
     told: list[str] = []
-    guarded = Guarded(Overflowing(network, Place(precision="fp16"), 0), network, say=told.append)
+    guarded = Guarded(
+        Overflowing(network, Place(precision="fp16"), 0), network, Place(precision="fp16"), say=told.append
+    )
     with torch.inference_mode():
         for bright in (0.3, 1.0, 1.0):
             low = torch.full((1, 3, 6, 5), bright)

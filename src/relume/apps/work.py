@@ -32,7 +32,7 @@ from relume.core.pictures import (
 )
 from relume.infer.batch.stages import Job, Load, Outcome
 from relume.infer.consistency import EXACT
-from relume.infer.engines.base import Precision
+from relume.infer.engines.base import Place, Precision
 from relume.infer.restorer import FREE_SHARE, Restorer, Result, Wishes
 from relume.infer.targets import Target
 from relume.infer.tiling import ran_out_of_memory
@@ -213,6 +213,7 @@ def load_restorer(settings: UpscaleSettings, *, say: Callable[[str], None] | Non
     from relume.apps.face import DEFAULT_SYSTEM, load
 
     if settings.threads is not None:
+        Place(threads=settings.threads)  # tells what makes no sense
         torch.set_num_threads(settings.threads)
     return load(
         settings.model or DEFAULT_SYSTEM, scale=settings.scale, engine=settings.engine,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -98,11 +101,49 @@ def _left_in_container() -> int | None:
     return None
 
 
-def cache_folder() -> Path:
-    """Return the folder for what can be made again (built kernels, measurements); it may not be there yet.
+def cache_folder(part: str = "") -> Path:
+    """Return a folder for what can be made again (built kernels, measurements); it is there.
 
-    `RELUME_CACHE` names another one.
+    `RELUME_CACHE` names another place than the system's. Where none can be made, it is a temporary one that
+    goes with this process, and `cache_trouble` says why.
+
+    Args:
+        part: a folder in it.
     """
+    wanted = _wanted_cache()
+    for base in (_stand_ins.get(wanted, wanted), None):
+        folder = (base or _stand_in(wanted)) / part
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if base is None:
+                raise
+            _trouble[wanted] = f"{wanted}: {error.strerror or error}"
+            continue
+        if base is None or os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        _trouble[wanted] = f"{wanted}: may not be written"
+    raise AssertionError("a temporary folder was made")
+
+
+def cache_trouble() -> str | None:
+    """Return why what is made is not kept, in a sentence; None where nothing is wrong."""
+    said = _trouble.get(_wanted_cache())
+    return said and f"the cache folder cannot be used ({said}), so nothing is kept; name one in RELUME_CACHE"
+
+
+_stand_ins: dict[Path, Path] = {}
+_trouble: dict[Path, str] = {}
+
+
+def _stand_in(wanted: Path) -> Path:
+    if wanted not in _stand_ins:
+        _stand_ins[wanted] = Path(tempfile.mkdtemp(prefix="relume-"))
+        atexit.register(shutil.rmtree, _stand_ins[wanted], ignore_errors=True)
+    return _stand_ins[wanted]
+
+
+def _wanted_cache() -> Path:
     if chosen := os.environ.get("RELUME_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -125,3 +166,8 @@ def processor() -> str:
     named = {key.strip(): value.strip() for key, value in lines}
     parts = (named.get(key, "") for key in ("model name", "CPU part", "flags", "Features"))
     return f"{platform.machine()} {' '.join(part for part in parts if part)}"
+
+
+def most_threads() -> int:
+    """Return how many threads may be asked for: more than a few for each core only cost time and memory."""
+    return 4 * (os.cpu_count() or 1)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from importlib import metadata
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
+from pydantic import TypeAdapter
 
-from relume.core.errors import UnknownNameError
+from relume.core.errors import RelumeError, UnknownNameError
 from relume.core.files import whole
-from relume.core.machine import cache_folder, processor
+from relume.core.machine import cache_folder, cache_trouble, processor
 from relume.infer.engines import engines
 from relume.infer.engines.base import Engine, EngineError, Place
-from relume.infer.measuring import Say, check, measured_apart
+from relume.infer.measuring import Measured, NotNumbersError, Say, check, measured_apart
 from relume.nn.network import Network
+
+_Timed = dict[str, float | None]
+_KEPT = TypeAdapter(dict[str, _Timed])
 
 AUTO = "auto"
 """Engine name that means: the quickest here."""
@@ -46,6 +51,9 @@ def make_ready(
     Raises:
         UnknownNameError: no such engine.
         EngineError: it cannot be used here, cannot run the model, or disagrees with PyTorch.
+
+    Where a short arithmetic gives values that are no numbers already in the check, it is done in fp32, and
+    said.
     """
     place = place or Place(device=default_device(), threads=torch.get_num_threads())
     engine = engine or default_engine()
@@ -59,14 +67,24 @@ def make_ready(
     if kind.slow_to_make and say:
         say(f"making the engine {engine} ready; where that has not been done before it takes minutes")
     made = kind(network, place)
-    check(made, network)
+    if say and (trouble := cache_trouble()):
+        say(trouble)
+    try:
+        check(made, network)
+    except NotNumbersError:
+        if place.precision == "fp32":
+            raise
+        if say:
+            say(f"in {place.precision} the model gives values that are no numbers; going on in fp32")
+        return make_ready(network, engine=engine, place=replace(place, precision="fp32"), say=say)
     return made
 
 
 def quickest(network: Network, place: Place, *, say: Say | None = None) -> str:
     """Return the name of the quickest engine that can be used without long preparation.
 
-    Measured once for a machine, place and kind of model, and remembered in the cache folder.
+    Measured once for a machine, place and kind of model, and remembered in the cache folder; `relume engines`
+    measures again.
     """
     able = _able(network, place)
     if len(able) == 1:
@@ -76,10 +94,28 @@ def quickest(network: Network, place: Place, *, say: Say | None = None) -> str:
     if key not in known:
         if say:
             say(f"measuring which engine is the quickest here ({', '.join(able)}); the answer is kept")
-        known[key] = {one.engine: one.seconds for one in measured_apart(network, able, place, say=say)}
-        _remember(known)
+        results = measured_apart(network, able, place, say=say)
+        known[key] = {one.engine: one.seconds for one in results}
+        try:
+            remember(network, place, results)
+        except RelumeError as error:
+            if say:
+                say(f"the answer is not kept: {error}")
     timed = {name: seconds for name, seconds in known[key].items() if seconds is not None and name in able}
     return min(timed, key=lambda name: timed[name]) if timed else "torch"
+
+
+def remember(network: Network, place: Place, results: Iterable[Measured]) -> None:
+    """Keep what was measured for `quickest`, in the place of an earlier measurement.
+
+    Raises:
+        RelumeError: it cannot be written.
+    """
+    able = _able(network, place)
+    known = _remembered()
+    known[_key(network, place, able)] = {one.engine: one.seconds for one in results if one.engine in able}
+    with whole(cache_folder() / "engines.json") as hidden:
+        hidden.write_text(json.dumps(known, indent=1), encoding="utf-8")
 
 
 def _able(network: Network, place: Place) -> list[str]:
@@ -94,26 +130,15 @@ def _able(network: Network, place: Place) -> list[str]:
 
 def _key(network: Network, place: Place, able: list[str]) -> str:
     """Tell this machine, place and kind of model from others; speed does not depend on the weights."""
-    versions = []
-    for name in able:
-        package = engines()[name].package or "torch"
-        versions.append(f"{name} {metadata.version(package)}")
+    versions = [f"{name} {engines()[name].version()}" for name in able]
     config = network.config.model_dump_json()
     told = (type(network).__qualname__, config, network.steps, place, processor(), versions)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
 
-def _remembered() -> dict[str, dict[str, float | None]]:
+def _remembered() -> dict[str, _Timed]:
     path = cache_folder() / "engines.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        return _KEPT.validate_json(path.read_bytes())
     except (OSError, ValueError):  # none yet, or damaged: measured anew
         return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _remember(known: dict[str, dict[str, float | None]]) -> None:
-    path = cache_folder() / "engines.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as hidden:
-        hidden.write_text(json.dumps(known, indent=1), encoding="utf-8")

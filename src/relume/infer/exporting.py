@@ -10,11 +10,13 @@ import torch
 
 from relume.core.errors import RelumeError
 from relume.core.files import check_target, whole
-from relume.infer.engines import engines
 from relume.infer.engines.base import EngineError, Place
+from relume.infer.engines.ncnn import NcnnEngine
 from relume.infer.engines.ncnn import convert as convert_to_ncnn
 from relume.infer.engines.onnx_file import export as export_to_onnx
 from relume.infer.engines.onnx_file import kept
+from relume.infer.engines.onnxruntime import OnnxRuntimeEngine
+from relume.infer.engines.openvino import OpenVinoEngine
 from relume.infer.measuring import check
 from relume.nn.network import Network
 
@@ -25,7 +27,9 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 }
 """Forms and the files that each one writes, the one to open first."""
 
-_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
+_ENGINES: dict[str, type[OnnxRuntimeEngine | OpenVinoEngine | NcnnEngine]] = {
+    "onnx": OnnxRuntimeEngine, "openvino": OpenVinoEngine, "ncnn": NcnnEngine,
+}  # fmt: skip
 
 
 def export(
@@ -56,26 +60,28 @@ def export(
     targets = [path.with_name(stem + ending) for ending in endings]
     for target in targets:
         check_target(target, overwrite=overwrite)
-    if network.contract.effort:
-        raise EngineError("the model decides its way pixel by pixel, which no exported graph does")
-    difference = _difference(network, form)
+    _refuse(network, form)
     with tempfile.TemporaryDirectory() as folder:
         made = [Path(folder) / target.name for target in targets]
         _WRITERS[form](network, made)
+        difference = _difference(network, form, made)
         for source, target in zip(made, targets, strict=True):
             with whole(target, overwrite=overwrite) as hidden:
                 hidden.write_bytes(source.read_bytes())
     return targets, difference
 
 
-def _difference(network: Network, form: str) -> float | None:
-    kind = engines()[_ENGINES[form]]
+def _refuse(network: Network, form: str) -> None:
+    if reason := _ENGINES[form].refuses(network, Place()):
+        raise EngineError(f"the model cannot be exported: {reason}")
+
+
+def _difference(network: Network, form: str, files: list[Path]) -> float | None:
+    """Run what was written and compare."""
+    kind = _ENGINES[form]
     if kind.missing():
         return None
-    place = Place(threads=torch.get_num_threads())
-    if reason := kind.refuses(network, place):
-        raise EngineError(f"the model cannot be exported: {reason}")
-    return check(kind(network, place), network)
+    return check(kind(network, Place(threads=torch.get_num_threads()), files=files), network)
 
 
 def _to_onnx(network: Network, paths: list[Path]) -> None:

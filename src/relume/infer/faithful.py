@@ -28,20 +28,24 @@ of at most 96×96 input pixels; consistency is the PSNR between x and D y):
 | cfsr-x2, 0 | 56.1 | 55.7 | 46.6 | 35.921 | 0.9508 |
 | cfsr-x2, 3 | 79.3 | 66.7 | 65.9 | 36.042 | 0.9510 |
 
-More than three rounds cost halo and time and win little that 8 bits can hold. It is meant for models that
-only enlarge: one that also removes noise or JPEG blocks would have them put back.
+More than three rounds cost time and win little that 8 bits can hold. It is meant for models that only
+enlarge: one that also removes noise or JPEG blocks would have them put back.
+
+The correction is made at the size that is written, whatever scales the models have, and strip by strip:
+each round holds back as many rows as shrinking and enlarging need to see.
+
+Shapes: C bands, H W input, h W' rows of the output.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from relume.core.errors import RelumeError
-from relume.infer.operators import Operator
-from relume.nn.resize import imresize
+from relume.infer.consistency import Rows
+from relume.infer.resampling import RowResampler
 
 ROUNDS = 3
 
@@ -49,60 +53,63 @@ _SMALLEST, _LARGEST = 0.223, 1.0
 """The eigenvalues of shrinking what was enlarged, both sides together; a test holds them."""
 
 
-@dataclass(frozen=True)
-class Faithful:
-    """An operator whose output is corrected until it agrees with the input; stays within 0..1.
+class Corrected:
+    """Corrects an output that comes strip by strip until it agrees with its input; stays within 0..1.
 
-    Attributes:
-        operator: what is run first.
+    Args:
+        rows: gives rows of the input, `C h W` for top and bottom, float32 of 0..1.
+        shape: C, H and W of the input.
+        height: rows of the output.
+        width: their length.
         rounds: corrections made, 1 or more.
 
     Raises:
-        RelumeError: the operator does not enlarge.
         ValueError: there are no rounds.
     """
 
-    operator: Operator
-    rounds: int = ROUNDS
+    def __init__(
+        self, rows: Rows, shape: tuple[int, int, int], *, height: int, width: int, rounds: int = ROUNDS
+    ) -> None:
+        if rounds < 1:
+            raise ValueError(f"{rounds} rounds correct nothing")
+        self._rounds = [_Round(rows, shape, height, width, step) for step in chebyshev_steps(rounds)]
 
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"{self.rounds} rounds correct nothing")
-        if self.operator.scale < 2:
-            raise RelumeError(
-                "a model that does not enlarge cannot be held to its input, as it would change nothing; "
-                "use one that enlarges, or leave this out"
-            )
+    def push(self, rows: Tensor) -> Tensor:
+        """Take the next rows of the output, `C h W'`; return those that are done, perhaps none.
 
-    @property
-    def scale(self) -> int:
-        """As inside."""
-        return self.operator.scale
-
-    @property
-    def channels(self) -> int:
-        """As inside."""
-        return self.operator.channels
-
-    @property
-    def halo(self) -> int | None:
-        """Three input pixels more than inside for each round, and one.
-
-        Enlarging looks two pixels ahead from the half of a pixel's outputs that lies ahead, and one from
-        the half behind. Shrinking looks two ahead, there only at the half behind. So the first round
-        takes 2 + 2 and each other one 1 + 2.
+        All have left when all have come.
         """
-        halo = self.operator.halo
-        return None if halo is None else halo + 3 * self.rounds + 1
+        rows = rows.clamp(0, 1)
+        for each in self._rounds:
+            rows = each.push(rows)
+        return rows
 
-    def __call__(self, low: Tensor) -> Tensor:
-        """Run and correct, `B C h w` to `B C sh sw`."""
-        output = self.operator(low).clamp(0, 1)
-        (height, width), (rows, columns) = low.shape[-2:], output.shape[-2:]
-        for step in chebyshev_steps(self.rounds):
-            missing = low - imresize(output, height=height, width=width)
-            output.add_(imresize(missing, height=rows, width=columns), alpha=step).clamp_(0, 1)
-        return output
+
+class _Round:
+    """y ← y + τ U (x - D y), clamped."""
+
+    def __init__(self, rows: Rows, shape: tuple[int, int, int], height: int, width: int, step: float) -> None:
+        bands, low_height, low_width = shape
+        self._rows, self._step = rows, step
+        self._shrink = RowResampler(
+            height_in=height, width_in=width, height_out=low_height, width_out=low_width, channels=bands
+        )
+        self._enlarge = RowResampler(
+            height_in=low_height, width_in=low_width, height_out=height, width_out=width, channels=bands
+        )
+        self._compared = 0
+        self._waiting = torch.empty(bands, 0, width)
+
+    def push(self, rows: Tensor) -> Tensor:
+        self._waiting = torch.cat([self._waiting, rows], 1)
+        shrunk = self._shrink.push(rows)
+        bottom = self._compared + shrunk.shape[1]
+        missing = self._rows(self._compared, bottom) - shrunk
+        self._compared = bottom
+        correction = self._enlarge.push(missing)
+        ready = self._waiting[:, : correction.shape[1]]
+        self._waiting = self._waiting[:, correction.shape[1] :].clone()
+        return torch.add(ready, correction, alpha=self._step).clamp_(0, 1)
 
 
 def chebyshev_steps(rounds: int) -> tuple[float, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from relume.infer.choosing import make_ready
 from relume.infer.engines.base import Place
+from relume.infer.engines.torch import TorchEngine
 from relume.infer.operators import Operator
 from relume.nn.network import Network
 
@@ -22,11 +23,14 @@ class Guarded:
     Args:
         operator: the engine in short arithmetic.
         network: the same model.
+        place: where the operator runs.
         say: told of the change.
     """
 
-    def __init__(self, operator: Operator, network: Network, *, say: Callable[[str], None] | None) -> None:
-        self._operator, self._network, self._say = operator, network, say
+    def __init__(
+        self, operator: Operator, network: Network, place: Place, *, say: Callable[[str], None] | None
+    ) -> None:
+        self._operator, self._network, self._place, self._say = operator, network, place, say
         self._gave_way = False
         self.scale, self.channels, self.halo = operator.scale, operator.channels, operator.halo
 
@@ -37,8 +41,10 @@ class Guarded:
             return output
         self._gave_way = True
         if self._say:
-            self._say("the short arithmetic gave values that are no numbers; going on in fp32")
+            self._say("the short arithmetic gave values that are no numbers; going on in fp32, by PyTorch")
+        here = {device.split(":")[0] for device in TorchEngine.devices}
+        device = self._place.device if self._place.device.split(":")[0] in here else "cpu"
         self._operator = make_ready(
-            self._network, engine="torch", place=Place(threads=torch.get_num_threads())
+            self._network, engine="torch", place=replace(self._place, precision="fp32", device=device)
         )
         return self._operator(low)

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from relume.core.errors import RelumeError
 from relume.infer.engines import engines
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.nn.network import Network
@@ -34,6 +35,10 @@ _PAUSE = 0.05
 """Seconds in which the threads of one engine fall asleep before the next is timed."""
 
 Say = Callable[[str], None]
+
+
+class NotNumbersError(EngineError):
+    """An engine gives NaN or infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +65,15 @@ def check(engine: Engine, network: Network) -> float:
         The largest difference found.
 
     Raises:
-        EngineError: it is more than the engine's tolerance, or no number.
+        NotNumbersError: it gives NaN or infinity.
+        EngineError: the difference is more than the engine's tolerance.
     """
-    difference = max(_difference(engine, network, height, width) for height, width in _CHECKED)
+    differences = [_difference(engine, network, height, width) for height, width in _CHECKED]
+    difference = max(differences)
+    if any(map(math.isnan, differences)):
+        raise NotNumbersError(
+            f"the engine {engine} differs from PyTorch: it gives values that are no numbers"
+        )
     if not difference <= engine.tolerance:
         raise EngineError(
             f"the engine {engine} differs from PyTorch by {difference:.2g}, more than the "
@@ -84,7 +95,7 @@ def measure(network: Network, names: Sequence[str], place: Place) -> list[Measur
             made[name] = kind(network, place)
             difference = check(made[name], network)
             results[name] = Measured(engine=name, seconds=math.inf, difference=difference)
-        except EngineError as error:
+        except RelumeError as error:
             made.pop(name, None)
             results[name] = Measured(engine=name, reason=str(error))
     # Other work comes and goes on a machine; what disturbs one round spares another.
@@ -142,8 +153,9 @@ def _difference(engine: Engine, network: Network, height: int, width: int) -> fl
     expected = network.to("cpu")(low)
     if output.shape != expected.shape:
         return math.inf
-    difference = (output - expected).abs().max().item()
-    return difference if math.isfinite(difference) else math.inf
+    if not math.isfinite(output.sum().item()):
+        return math.nan
+    return (output - expected).abs().max().item()
 
 
 def _test_picture(channels: int, height: int, width: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Local operators: whatever makes an output picture from an input picture, and can be run tile by tile.
 
-A model on its engine is one. Operators that hold another one (`Chain` here, `Ensemble`, `Faithful`) are
+A model on its engine is one. Operators that hold another one (`Chain` here, `Ensemble`) are
 operators again, so any stack of them is cut into tiles like a single model, by its own halo, and its
 tiles give the pixels of the whole.
 

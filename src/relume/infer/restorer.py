@@ -24,7 +24,7 @@ from relume.infer.choosing import make_ready
 from relume.infer.consistency import Consistency
 from relume.infer.engines.base import Engine, Place, Streaming
 from relume.infer.ensemble import Ensemble
-from relume.infer.faithful import Faithful
+from relume.infer.faithful import Corrected
 from relume.infer.footprint import bytes_per_pixel, measured_bytes_per_pixel
 from relume.infer.guard import Guarded
 from relume.infer.operators import Chain, Operator
@@ -252,12 +252,12 @@ class Restorer:
         for scale in scales:
             engine: Operator = self._engine(scale)
             if self.engine.place.precision != "fp32":
-                engine = Guarded(engine, self._networks[scale], say=self._say)
+                engine = Guarded(engine, self._networks[scale], self.engine.place, say=self._say)
             if wishes.ensemble:
                 engine = Ensemble(engine)
             operator = Chain(operator, engine) if operator else engine
         assert operator is not None
-        return Faithful(operator) if wishes.faithful else operator
+        return operator
 
     def _named(self, scale: int) -> str:
         return self.name if scale == self.scale else self._relatives[scale].name
@@ -290,6 +290,10 @@ class Restorer:
         """Make the output strip by strip; return the consistency."""
         source = _Source(picture)
         colours = picture.channels
+        shape = (source.bands, picture.height, picture.width)
+        corrected = None
+        if wishes.faithful and scales:
+            corrected = Corrected(source.rows, shape, height=size[0], width=size[1])
         enlarged = (picture.height * math.prod(scales), picture.width * math.prod(scales))
         resampler = None
         if enlarged != size:
@@ -313,6 +317,8 @@ class Restorer:
                 rows = part.clamp_(0, 1)
                 if resampler:
                     rows = resampler.push(rows).clamp_(0, 1)
+                if corrected:
+                    rows = corrected.push(rows)
                 if isinstance(output, Canvas):
                     output.put(top, rows)
                 else:
@@ -415,7 +421,7 @@ class Restorer:
         least = self._bytes_per_pixel(scales, wishes)
         pixel = least * (_DEAREST if on_cpu else 1)
         if on_cpu and taken(largest, pixel) > room:
-            key = (scales, wishes.ensemble, wishes.faithful, source.colours)
+            key = (scales, wishes.ensemble, source.colours)
             if key not in self._footprints:
                 self._footprints[key] = measured_bytes_per_pixel(adapted, source.colours) or pixel
             pixel = max(least, self._footprints[key])
@@ -440,7 +446,7 @@ class Restorer:
             total = max(total, self._footprints[scale] * before**2)
             before *= scale
         beside = 4 * self.contract.channels * before**2
-        return total + beside * (1 + 2 * wishes.ensemble + 4 * wishes.faithful)
+        return total + beside * (1 + 2 * wishes.ensemble)
 
 
 class _Source:

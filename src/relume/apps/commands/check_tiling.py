@@ -27,7 +27,6 @@ def check_tiling(
     name: Annotated[str, typer.Argument(help="A model from `relume models`, or a weights file.")],
     tile: Annotated[int, typer.Option(min=3, help="Longest side of the tiles in input pixels.")] = 32,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="With the eightfold self-ensemble.")] = False,
-    faithful: Annotated[bool, typer.Option("--faithful", help="With the correction to the input.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
 ) -> None:
     """Measure a model's reach against its halo, and tiles against the whole; exits with 1 on a fault."""
@@ -39,12 +38,12 @@ def check_tiling(
     restorer = load(name, device=device)
     network, _ = zoo.load(name)
     network.double().eval().requires_grad_(False)
-    exact = _stack(_Plain(network, network.contract), ensemble=ensemble, faithful=faithful)
+    exact = _stack(_Plain(network, network.contract), ensemble=ensemble)
     halo = exact.halo
     seen = _SEEN if halo is None else halo
     # Two pixels past the halo: a reach that ends there must be seen to end.
     reach = measure_reach(exact, channels=exact.channels, scale=exact.scale, side=2 * (seen + 2) + 1)
-    operator = _stack(_Plain(restorer.run, restorer.contract), ensemble=ensemble, faithful=faithful)
+    operator = _stack(_Plain(restorer.run, restorer.contract), ensemble=ensemble)
     differences = check(operator, tile=tile, overlap=tile // 4)
 
     say(f"{restorer.name}, {restorer.engine}: halo {'unbounded' if halo is None else halo}, {_told(reach)}")
@@ -91,13 +90,10 @@ class _Plain:
         return self.run(low)
 
 
-def _stack(operator: Operator, *, ensemble: bool, faithful: bool) -> Operator:
+def _stack(operator: Operator, *, ensemble: bool) -> Operator:
     from relume.infer.ensemble import Ensemble
-    from relume.infer.faithful import Faithful
 
-    if ensemble:
-        operator = Ensemble(operator)
-    return Faithful(operator) if faithful else operator
+    return Ensemble(operator) if ensemble else operator
 
 
 def _told(reach: Reach) -> str:

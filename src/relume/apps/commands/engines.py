@@ -26,7 +26,7 @@ def engines(
     import torch
 
     from relume.core.errors import UnknownNameError
-    from relume.infer.choosing import default_device
+    from relume.infer.choosing import default_device, remember
     from relume.infer.engines import engines as all_engines
     from relume.infer.engines.base import TOLERANCES, Place
     from relume.infer.measuring import Measured, measure
@@ -48,6 +48,7 @@ def engines(
             else:
                 rows += measure(network, [each], place)
             bar.advance(task)
+    remember(network, place, rows)
     timed = [row.seconds for row in rows if row.seconds is not None]
     table = Table()
     for heading in ("engine", "ms for 96x96", "of the quickest", "differs from PyTorch by"):

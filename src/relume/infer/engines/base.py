@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib import metadata
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from relume.core.errors import RelumeError
+from relume.core.machine import most_threads
 from relume.nn.network import Network
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -30,11 +33,21 @@ class Place:
         device: "cpu", "cuda", "cuda:1", "vulkan" …
         precision: of the arithmetic; input and output are float32 whatever it is.
         threads: on the CPU.
+
+    Raises:
+        RelumeError: no threads, or far more than there are cores.
     """
 
     device: str = "cpu"
     precision: Precision = "fp32"
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= most_threads():
+            raise RelumeError(
+                f"{self.threads} threads make no sense here: this machine has {os.cpu_count()} cores; "
+                f"choose 1 … {most_threads()}, or leave --threads out"
+            )
 
 
 class RowStream(Protocol):
@@ -79,6 +92,11 @@ class Engine(ABC):
         if cls.package is not None and importlib.util.find_spec(cls.package) is None:
             return f"it needs the package {cls.package}: pip install 'relume[{cls.package}]'"
         return None
+
+    @classmethod
+    def version(cls) -> str:
+        """Return what changes when the engine does, so that older measurements do not count."""
+        return metadata.version(cls.package or "torch")
 
     @classmethod
     def refuses(cls, network: Network, place: Place) -> str | None:

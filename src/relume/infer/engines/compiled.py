@@ -49,14 +49,13 @@ def package_of(network: Network, place: Place) -> Path:
     """Return where the compiled model lies or will lie."""
     # What is compiled runs on processors like this one alone.
     machine = hashlib.sha256(f"{place.device.split(':')[0]} {processor()}".encode()).hexdigest()[:8]
-    return cache_folder() / "compiled" / f"{digest(network)}-{machine}-torch{torch.__version__}.pt2"
+    return cache_folder("compiled") / f"{digest(network)}-{machine}-torch{torch.__version__}.pt2"
 
 
 def _make(network: Network, place: Place, path: Path) -> None:
     module = copy.deepcopy(network.folded()).to(place.device).eval().requires_grad_(False)
     example = torch.rand(1, network.contract.channels, 48, 40, device=place.device)
     free = torch.export.Dim.DYNAMIC
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "model.pt2"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from relume.infer.engines.base import Engine, EngineError, Place, RowStream
 from relume.nn.convformer import FoldedConvFormer
-from relume.nn.native.build import NativeError, find_compiler
+from relume.nn.native.build import SOURCE, NativeError, find_compiler
 from relume.nn.native.convformer import NativeConvFormer
 from relume.nn.network import Network
 
@@ -44,6 +45,11 @@ class NativeEngine(Engine):
         if find_compiler() is None:
             return "it needs a C++ compiler (g++, clang++ or CXX)"
         return None
+
+    @classmethod
+    def version(cls) -> str:
+        """Also the kernels' source."""
+        return f"{super().version()} {hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]}"
 
     @classmethod
     def refuses(cls, network: Network, place: Place) -> str | None:

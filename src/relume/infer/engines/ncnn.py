@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,13 @@ INPUT, OUTPUT = "in0", "out0"
 
 
 class NcnnEngine(Engine):
-    """Runs the model by ncnn, on the CPU or through Vulkan; pnnx converts it once."""
+    """Runs the model by ncnn, on the CPU or through Vulkan; pnnx converts it once.
+
+    Args:
+        network: the model.
+        place: where to run.
+        files: its .param and .bin; none takes those kept in the cache folder.
+    """
 
     name = "ncnn"
     package = "ncnn"
@@ -36,7 +42,7 @@ class NcnnEngine(Engine):
         """Its Vulkan shaders take the tanh form of GELU, which is off by up to 5e-4 each."""
         return max(1e-3, super().tolerance) if self.place.device.startswith("vulkan") else super().tolerance
 
-    def __init__(self, network: Network, place: Place) -> None:
+    def __init__(self, network: Network, place: Place, *, files: Sequence[Path] = ()) -> None:
         super().__init__(network, place)
         import ncnn
 
@@ -49,7 +55,7 @@ class NcnnEngine(Engine):
                 raise EngineError("no Vulkan device is to be found; install its driver, or use --device cpu")
             if not index.isdecimal() or int(index) >= count:
                 raise EngineError(f"there is no {place.device}; Vulkan devices: {count}")
-        param, weights = kept(network)
+        param, weights = files or kept(network)
         self._ncnn = ncnn
         self._net = ncnn.Net()
         options = self._net.opt
@@ -61,8 +67,9 @@ class NcnnEngine(Engine):
         if on_gpu:
             self._net.set_vulkan_device(int(index))
         if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
-            param.unlink(missing_ok=True)
-            raise EngineError(f"ncnn cannot load {param}; it will be made anew")
+            if not files:
+                param.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
+            raise EngineError(f"ncnn cannot load {param}")
 
     def __call__(self, low: Tensor) -> Tensor:
         return torch.stack([self._one(picture) for picture in low])
@@ -97,11 +104,10 @@ def kept(network: Network) -> tuple[Path, Path]:
     Raises:
         EngineError: the model cannot be converted.
     """
-    folder = cache_folder() / "ncnn"
+    folder = cache_folder("ncnn")
     stem = digest(network)
     param, weights = folder / f"{stem}.param", folder / f"{stem}.bin"
     if not (param.is_file() and weights.is_file()):
-        folder.mkdir(parents=True, exist_ok=True)
         convert(network, param, weights)
     return param, weights
 

@@ -37,10 +37,8 @@ def kept(network: Network) -> Path:
     Raises:
         EngineError: the model cannot be exported.
     """
-    folder = cache_folder() / "onnx"
-    path = folder / f"{digest(network)}-torch{torch.__version__}-opset{OPSET}-{_FORM}.onnx"
+    path = cache_folder("onnx") / f"{digest(network)}-torch{torch.__version__}-opset{OPSET}-{_FORM}.onnx"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         export(network, path)
     return path
 

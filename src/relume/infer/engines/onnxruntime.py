@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -11,17 +14,23 @@ from relume.nn.network import Network
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs the model's ONNX file by ONNX Runtime."""
+    """Runs the model's ONNX file by ONNX Runtime.
+
+    Args:
+        network: the model.
+        place: where to run.
+        files: its ONNX file; none takes the one kept in the cache folder.
+    """
 
     name = "onnxruntime"
     package = "onnxruntime"
     devices = ("cpu", "cuda")
 
-    def __init__(self, network: Network, place: Place) -> None:
+    def __init__(self, network: Network, place: Place, *, files: Sequence[Path] = ()) -> None:
         super().__init__(network, place)
         import onnxruntime as runtime
 
-        path = kept(network)
+        path = files[0] if files else kept(network)
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = place.threads
         settings.inter_op_num_threads = 1
@@ -32,7 +41,8 @@ class OnnxRuntimeEngine(Engine):
         try:
             self._session = runtime.InferenceSession(str(path), settings, providers=[provider])
         except Exception as error:  # noqa: BLE001 - its errors share no class
-            path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
+            if not files:
+                path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
             raise EngineError(
                 f"ONNX Runtime cannot take the model: {str(error).splitlines()[0][:200]}"
             ) from None

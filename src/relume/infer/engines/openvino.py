@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -14,22 +17,35 @@ _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVinoEngine(Engine):
-    """Runs the model's ONNX file by OpenVINO; what it compiles is kept in the cache folder."""
+    """Runs the model's ONNX file by OpenVINO; what it compiles is kept in the cache folder.
+
+    Args:
+        network: the model.
+        place: where to run.
+        files: its ONNX file, or OpenVINO's own two; none takes the one kept in the cache folder.
+    """
 
     name = "openvino"
     package = "openvino"
     devices = ("cpu", "gpu")
     precisions = ("fp32", "bf16", "fp16")
 
-    def __init__(self, network: Network, place: Place) -> None:
+    @classmethod
+    def refuses(cls, network: Network, place: Place) -> str | None:
+        """As any engine; of fp16 its CPU plugin makes bf16 or fp32."""
+        if place.precision == "fp16" and place.device == "cpu":
+            return "fp16 is for GPUs; take bf16 or fp32 on a CPU"
+        return super().refuses(network, place)
+
+    def __init__(self, network: Network, place: Place, *, files: Sequence[Path] = ()) -> None:
         super().__init__(network, place)
         import openvino
 
-        path = kept(network)
+        path = files[0] if files else kept(network)
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[place.precision],
             "PERFORMANCE_HINT": "LATENCY",
-            "CACHE_DIR": str(cache_folder() / "openvino"),
+            "CACHE_DIR": str(cache_folder("openvino")),
         }
         if place.device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = str(place.threads)
@@ -37,7 +53,8 @@ class OpenVinoEngine(Engine):
             core = openvino.Core()
             compiled = core.compile_model(str(path), place.device.upper(), settings)
         except RuntimeError as error:
-            path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
+            if not files:
+                path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
             first = next((line for line in str(error).splitlines() if line.strip()), "")
             raise EngineError(f"OpenVINO cannot take the model: {first[:200]}") from None
         self._request = compiled.create_infer_request()

@@ -43,7 +43,7 @@ def library() -> ctypes.CDLL:
     source = SOURCE.read_bytes()
     made_of = (source, compiler.encode(), _version(compiler), " ".join(flags).encode(), processor().encode())
     digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:24]
-    built = cache_folder() / "native" / f"kernels-{digest}.so"
+    built = cache_folder("native") / f"kernels-{digest}.so"
     if not built.is_file():
         _build(compiler, flags, built)
     try:
@@ -69,7 +69,6 @@ def _build(compiler: str, flags: tuple[str, ...], target: Path) -> None:
     # Beside it and renamed: two processes may build at once, and neither may see half a file.
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         command = [compiler, *flags, os.fspath(SOURCE), "-o", os.fspath(part)]
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=600, check=False
