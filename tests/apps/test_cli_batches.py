@@ -194,7 +194,8 @@ def test_many_failures_are_told_in_short_and_listed_in_full(tmp_path, relume, ti
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work otherwise there")
-def test_a_watched_folder(tmp_path, tiny):
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_a_watched_folder(tmp_path, tiny, ended_by):
     (tmp_path / "in").mkdir()
     with started("upscale", "in", "--watch", "-n", tiny, "-o", "out", cwd=tmp_path) as process:
         assert process.stdout is not None
@@ -204,7 +205,7 @@ def test_a_watched_folder(tmp_path, tiny):
         assert "this is text" in process.stderr.readline()
         picture_file(tmp_path / "in" / "a.png")
         assert process.stdout.readline().startswith("in/a.png → out/a.png  12x9 → 24x18")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ended_by)
         assert process.stdout.read().startswith("1 enlarged, 1 failed; ")
         assert process.stderr.read() == ""
     assert process.returncode == 1  # as one failed

@@ -10,15 +10,13 @@ import typer
 from relume.apps.commands.check_tiling import check_tiling
 
 
-@pytest.mark.parametrize(("options", "farther"), [((), 0), (("--ensemble", "--faithful"), 10)])
-def test_a_sound_model(tmp_path, relume, tiny, options, farther):
+@pytest.mark.parametrize("options", [(), ("--ensemble",)])
+def test_a_sound_model(tmp_path, relume, tiny, options):
     done = relume("check-tiling", tiny, "--tile", "9", *options, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     said = re.search(r"halo (\d+), measured: (\d+), of which (\d+) matter", done.stdout)
     assert said
     halo, reach, visible = map(int, said.groups())
-    plain = relume("check-tiling", tiny, "--tile", "9", cwd=tmp_path) if options else done
-    assert halo == int(re.search(r"halo (\d+)", plain.stdout)[1]) + farther
     assert visible <= reach == halo
     assert f"{2 * (9 + halo) + 3}x1 " in done.stdout
     assert "tiles give the pixels of the whole" in done.stdout

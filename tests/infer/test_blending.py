@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from relume.core.errors import RelumeError
 from relume.infer.blending import blended_strips, fade, run_blended, spans
 
 sizes = {"length": st.integers(1, 90), "tile": st.integers(1, 24), "share": st.floats(0, 1)}
@@ -86,3 +87,29 @@ def test_strips_come_as_soon_as_they_are_done():
 def test_an_overlap_that_cannot_be_is_refused(tile, overlap):
     with pytest.raises(ValueError, match="cannot overlap"):
         run_blended(enlarged, torch.zeros(1, 1, 20, 20), scale=2, tile=tile, overlap=overlap)
+
+
+def test_tiles_are_cut_smaller_where_memory_runs_out():
+    """What looks at single pixels is the same in any tiles."""
+    low, told = torch.rand(1, 3, 150, 170), []
+
+    def run(tile):
+        if tile.shape[-1] * tile.shape[-2] > 60 * 60:
+            raise torch.OutOfMemoryError("out of memory")
+        return tile.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    made = run_blended(run, low, scale=2, tile=128, overlap=32, say=told.append)
+    assert torch.allclose(made, low.repeat_interleave(2, -1).repeat_interleave(2, -2), atol=1e-6)
+    assert "going on with tiles of" in told[0]
+
+    def never(tile):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(RelumeError, match="does not suffice even for tiles"):
+        run_blended(never, low, scale=2, tile=128, overlap=32)
+    with pytest.raises(RuntimeError, match="a fault"):
+        run_blended(faulty, low, scale=2, tile=128, overlap=32)
+
+
+def faulty(tile):
+    raise RuntimeError("a fault")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pytest
 import torch
 
-from relume.core.errors import UnknownNameError
+from relume.core.errors import RelumeError, UnknownNameError
 from relume.infer import choosing
 from relume.infer.choosing import make_ready, quickest
 from relume.infer.engines import engines
@@ -100,8 +101,39 @@ def test_the_quickest_is_measured_once_and_remembered(network, monkeypatch, tmp_
     }
     (tmp_path / "engines.json").write_text(json.dumps(swapped))
     assert quickest(network, Place()) == "torch"
-    (tmp_path / "engines.json").write_text("{")
-    assert quickest(network, Place()) == chosen
+    for damaged in ("{", "5", json.dumps(dict.fromkeys(swapped, 5))):
+        (tmp_path / "engines.json").write_text(damaged)
+        assert quickest(network, Place()) in able
+
+
+def test_without_a_cache_folder_engines_work_and_it_is_said(network, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path / "file" / "cache"))
+    told: list[str] = []
+    name = "onnxruntime" if engines()["onnxruntime"].missing() is None else "torch"
+    made = make_ready(network, engine=name, place=Place(), say=told.append)
+    assert check(made, network) <= 1e-4
+    assert (name == "torch") == (not any("cache folder cannot be used" in line for line in told))
+
+
+@pytest.mark.parametrize("threads", [0, 2000])
+def test_numbers_of_threads_that_make_no_sense_are_refused(threads):
+    with pytest.raises(RelumeError, match=f"{threads} threads make no sense"):
+        Place(threads=threads)
+
+
+def test_no_numbers_in_short_arithmetic_at_once_are_computed_in_fp32(network, monkeypatch):
+    class Broken(Shifted):
+        devices, precisions = ("cpu",), ("fp32", "bf16")
+
+        def __init__(self, network, place):
+            super().__init__(network, place, 0.0 if place.precision == "fp32" else math.nan)
+
+    monkeypatch.setattr(choosing, "engines", lambda: {"shifted": Broken})
+    told: list[str] = []
+    made = make_ready(network, engine="shifted", place=Place(precision="bf16"), say=told.append)
+    assert made.place.precision == "fp32"
+    assert "going on in fp32" in told[-1]
 
 
 def test_a_model_that_another_process_cannot_load_is_measured_here(network, monkeypatch, tmp_path):

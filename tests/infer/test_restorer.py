@@ -14,7 +14,7 @@ from relume.core.errors import RelumeError
 from relume.core.pictures import Canvas, Picture, StoredPicture
 from relume.infer.engines.base import Place
 from relume.infer.footprint import bytes_per_pixel
-from relume.infer.restorer import Relative, Restorer, Wishes
+from relume.infer.restorer import WHOLE, Relative, Restorer, Wishes
 from relume.infer.targets import Target
 from relume.infer.tiling import Tiler
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
@@ -138,6 +138,16 @@ def test_less_memory_makes_smaller_tiles(restorer, monkeypatch):
     monkeypatch.setattr(module, "_room", lambda wishes: picture.pixels.nbytes * 4 + 1000)
     with pytest.raises(RelumeError, match="memory does not suffice"):
         restorer(picture)
+
+
+def test_a_tile_that_is_named_must_keep_to_the_memory_that_is_named_too(restorer, monkeypatch):
+    from relume.infer import restorer as module
+
+    picture = noise(300, 310)
+    monkeypatch.setattr(module, "_room", lambda _: picture.pixels.nbytes * 4 + (3 << 20))
+    assert restorer.restore(picture, Wishes(tile=WHOLE)).picture.pixels.shape[1] > 300
+    with pytest.raises(RelumeError, match=r"in tiles of 310 pixels needs .* or leave out --tile"):
+        restorer.restore(picture, Wishes(tile=WHOLE, memory=1 << 30, strict=True))
 
 
 def test_the_footprint_follows_the_activations():

@@ -15,8 +15,9 @@ from relume.apps.destinations import default_suffix, destinations, manifest_plac
 from relume.apps.reporting import Failures, Reporter, check_report, summary, write_report
 from relume.apps.work import Upscaler, UpscaleSettings, own_scale, shared_memory
 from relume.core.errors import RelumeError
+from relume.core.files import check_target
 from relume.core.pictures import SUFFIXES, read_size
-from relume.infer.batch import cluster, pipeline
+from relume.infer.batch import cluster, connection, pipeline
 from relume.infer.batch.inputs import Finder, is_search
 from relume.infer.batch.manifest import Manifest
 from relume.infer.batch.planning import Planned, Wish, again, plan
@@ -79,6 +80,8 @@ def run(request: Request) -> int:
     )  # fmt: skip
     if not several:
         read_size(given[0])
+        if request.output is not None and not places.is_folder:
+            check_target(request.output, overwrite=request.overwrite)
     work = _work(settings, request.ray)
     if suffix is None and request.output is None:
         scale = own_scale(settings.model_name())
@@ -135,6 +138,7 @@ def _work(settings: UpscaleSettings, ray: str | None) -> Work:
             )
 
         return work_here
+    connection.check_reachable(ray)
     # Workers have another current folder and another environment.
     distant = settings.model_copy(
         update={"model": settings.model_name(), "engine": settings.engine or default_engine()}

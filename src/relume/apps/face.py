@@ -81,6 +81,11 @@ def load(
     return Restorer(network, name=called, engine=engine, place=place, relatives=relatives, say=say)
 
 
+def variant_named(name: str) -> str:
+    """Return a name as it is, and for a system's that of the variant which is used by default."""
+    return choose(name, None) if name in systems() else name
+
+
 def choose(system: str, scale: float | None) -> str:
     """Return the variant of a system to use for a scale.
 

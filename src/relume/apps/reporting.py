@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from relume.apps.console import err, megabytes, printable, progress_bar, say, say_error, say_note
 from relume.core.errors import RelumeError
-from relume.core.files import whole
+from relume.core.files import reason, whole
 from relume.infer.batch.manifest import Record
 from relume.infer.batch.pace import Pace
 from relume.infer.batch.planning import Planned
@@ -181,13 +182,18 @@ def write_report(records: Iterable[Record], path: Path) -> None:
 
 
 def check_report(path: Path) -> None:
-    """Check that a report may have this name.
+    """Check that a report can be written there, before the work that it is to tell of.
 
     Raises:
-        RelumeError: it may not.
+        RelumeError: it cannot.
     """
     if path.suffix.lower() not in (".csv", ".json"):
         raise RelumeError(f"{path}: a report ends in .csv or .json; choose one of them")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise RelumeError(f"{path}: cannot be written: {reason(error)}; choose another folder") from None
 
 
 _COLUMNS = (

@@ -32,7 +32,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 _UNITS = {"b": 1} | {
     f"{prefix}{infix}b": (1024 if infix else 1000) ** power
-    for power, prefix in enumerate("kmgt", 1)
+    for power, prefix in enumerate("kmgtp", 1)
     for infix in ("", "i")
 }
 

@@ -332,6 +332,7 @@ class Upscaler:
         wishes = Wishes(
             target=self._target, tile=self.settings.tile, ensemble=self.settings.ensemble,
             faithful=self.settings.faithful, memory=self.memory,
+            strict=self.settings.memory is not None,
             at_work=self._for_pictures - self.budget, folder=job.scratch,
         )  # fmt: skip
         with picture, _about(job):
@@ -349,6 +350,8 @@ class Upscaler:
         assert isinstance(result.picture, StoredPicture)
         with result.picture as picture, _about(job):
             lost = write(picture, hidden, overwrite=True, quality=self.settings.quality)
+            if self.settings.quality is not None and format_of(job.target) in ("png", "tiff"):
+                lost = (*lost, "PNG and TIFF lose nothing, so the quality asked for had no effect.")
             size, pixels = picture.size, picture.height * picture.width
         return Outcome(
             pixels=pixels,

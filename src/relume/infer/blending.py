@@ -21,6 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from relume.core.errors import RelumeError
+from relume.infer.tiling import SMALLEST, ran_out_of_memory
+
 Run = Callable[[Tensor], Tensor]
 
 
@@ -43,7 +46,7 @@ class Span:
 
 def run_blended(
     run: Run, low: Tensor, *, scale: int, tile: int, overlap: int,
-    advance: Callable[[float], None] | None = None,
+    advance: Callable[[float], None] | None = None, say: Callable[[str], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Run an operator tile by tile and blend.
 
@@ -54,6 +57,7 @@ def run_blended(
         tile: longest side of a tile, the shared bands counted, input pixels.
         overlap: how many input pixels neighbouring tiles share; at most a third of a tile.
         advance: told the share of the picture done, 0..1, after each tile.
+        say: told when memory ran out and a tile was cut smaller.
 
     Returns:
         The whole output `B C sH sW`, on the CPU.
@@ -64,7 +68,7 @@ def run_blended(
     height, width = low.shape[-2:]
     output: Tensor | None = None
     top = 0
-    strips = blended_strips(run, low, scale=scale, tile=tile, overlap=overlap, advance=advance)
+    strips = blended_strips(run, low, scale=scale, tile=tile, overlap=overlap, advance=advance, say=say)
     for strip in strips:
         if output is None:
             output = torch.empty(*strip.shape[:2], height * scale, width * scale)
@@ -76,7 +80,7 @@ def run_blended(
 
 def blended_strips(
     run: Run, low: Tensor, *, scale: int, tile: int, overlap: int,
-    advance: Callable[[float], None] | None = None,
+    advance: Callable[[float], None] | None = None, say: Callable[[str], None] | None = None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """Yield the output of `run_blended` from top to bottom, each strip `B C h' sW` as soon as it is done."""
     height, width = low.shape[-2:]
@@ -86,7 +90,7 @@ def blended_strips(
         strip: Tensor | None = None
         vertical = fade(rows, scale)[:, None]
         for columns in columns_of_tiles:
-            made = run(low[..., rows.start : rows.stop, columns.start : columns.stop]).float().cpu()
+            made = _patiently(run, low[..., rows.start : rows.stop, columns.start : columns.stop], scale, say)
             if strip is None:
                 strip = torch.zeros(*made.shape[:3], width * scale)
             strip[..., columns.start * scale : columns.stop * scale] += made * vertical * fade(columns, scale)
@@ -102,6 +106,32 @@ def blended_strips(
         whole = (rows.stop - rows.fall - rows.start) * scale
         shared = strip[..., whole:, :].clone()
         yield strip[..., :whole, :]
+
+
+def _patiently(run: Run, low: Tensor, scale: int, say: Callable[[str], None] | None) -> Tensor:
+    """Run on one tile, in blended quarters of it where memory runs out.
+
+    Raises:
+        RelumeError: memory does not even suffice for the smallest tiles.
+    """
+    longest = max(low.shape[-2:])
+    try:
+        return run(low).float().cpu()
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        if longest // 2 < SMALLEST:
+            raise RelumeError(
+                f"memory does not suffice even for tiles of {longest} pixels; close other programs, "
+                "or use --device cpu"
+            ) from error
+    # Outside of the handler: the error holds what was in memory.
+    tile = max(SMALLEST, 2 * longest // 3)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if say:
+        say(f"memory ran out; going on with tiles of {tile} pixels")
+    return run_blended(run, low, scale=scale, tile=tile, overlap=tile // 4, say=say)
 
 
 def spans(length: int, tile: int, overlap: int) -> Iterator[Span]:

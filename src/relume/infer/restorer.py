@@ -50,6 +50,9 @@ _MARGIN = 128 << 20
 _DEAREST = 4
 """How many times PyTorch's tensors any engine may take, for what is not worth measuring."""
 
+_TOO_MUCH = 4
+"""Times the work of the whole picture from which a user is told what little memory costs."""
+
 _AT_ONCE = 16 << 20
 """Bytes of a strip that are looked at, resampled and compared at once."""
 
@@ -65,7 +68,8 @@ class Wishes:
         ensemble: whether eight flips and turns are run and averaged.
         faithful: whether the output is corrected until it agrees with the input.
         memory: the most bytes that the process may come to hold; None takes `FREE_SHARE` of what is free.
-        at_work: the most bytes of these that tiles and strips may take; None leaves them all the rest.
+        strict: whether a tile that is named must keep to the memory too.
+        at_work: the most bytes of these that tiles may take; None leaves them all the rest.
         folder: on whose disk pictures lie that memory does not hold; None keeps all in memory.
     """
 
@@ -74,6 +78,7 @@ class Wishes:
     ensemble: bool = False
     faithful: bool = False
     memory: int | None = None
+    strict: bool = False
     at_work: int | None = None
     folder: Path | None = None
 
@@ -202,8 +207,6 @@ class Restorer:
             folder = wishes.folder if size > room // 4 else None
             room -= 0 if folder else size
             output = Canvas.empty(height, width, bands, bits, folder=folder)
-        if wishes.at_work is not None:
-            room = min(room, wishes.at_work)
         try:
             decibels = self._fill(picture, output, (height, width), scales, wishes, room, bits, advance)
         except BaseException:
@@ -381,8 +384,9 @@ class Restorer:
             whole = window(0, height, 0, width)
             overlap = min(_OVERLAP, tile // 3)
             for strip in blended_strips(
-                operator, whole, scale=operator.scale, tile=tile, overlap=overlap, advance=advance
-            ):
+                operator, whole, scale=operator.scale, tile=tile, overlap=overlap, advance=advance,
+                say=self._say,
+            ):  # fmt: skip
                 yield strip[0]
             return
         cutter = Tiler(
@@ -401,37 +405,52 @@ class Restorer:
         """
         height, width = source.height, source.width
         longest = max(height, width)
-        if wishes.tile is not None:
+        if wishes.tile is not None and not wishes.strict:
             return wishes.tile or longest
         adapted = fitted(operator, source.colours)
-        if isinstance(adapted, Streaming) and adapted.stream_bytes(width) <= room:
+        if wishes.tile is None and isinstance(adapted, Streaming) and adapted.stream_bytes(width) <= room:
             return None
-        if self.engine.place.device.startswith("cuda"):
-            room = int(0.8 * torch.cuda.mem_get_info(self.engine.place.device)[0])
+        if wishes.at_work is not None:
+            room = min(room, wishes.at_work)
         halo = _OVERLAP if operator.halo is None else operator.halo
-        largest = min(longest, LARGEST_TILE)
+        largest = min(longest, LARGEST_TILE) if wishes.tile is None else min(longest, wishes.tile or longest)
         # The strip, and what of it is put together with alpha.
         strip_pixel = 4 * source.bands * operator.scale**2 * (1 + source.transparent)
 
-        def taken(tile: int, pixel: float) -> float:
-            rows, columns = min(height, tile + 2 * halo), min(width, tile + 2 * halo)
-            return rows * columns * pixel + min(height, tile) * width * strip_pixel
-
         on_cpu = self.engine.place.device == "cpu"
+        on_gpu = math.inf
+        if self.engine.place.device.startswith("cuda"):
+            on_gpu = 0.8 * torch.cuda.mem_get_info(self.engine.place.device)[0]
+
+        def taken(tile: int, pixel: float) -> float:
+            """Bytes beyond what there is: of the main memory, or of the GPU's for the tile itself."""
+            rows, columns = min(height, tile + 2 * halo), min(width, tile + 2 * halo)
+            at_work, strip = rows * columns * pixel, min(height, tile) * width * strip_pixel
+            return at_work + strip - room if on_cpu else max(strip - room, at_work - on_gpu)
+
         least = self._bytes_per_pixel(scales, wishes)
         pixel = least * (_DEAREST if on_cpu else 1)
-        if on_cpu and taken(largest, pixel) > room:
+        if on_cpu and taken(largest, pixel) > 0:
             key = (scales, wishes.ensemble, source.colours)
             if key not in self._footprints:
                 self._footprints[key] = measured_bytes_per_pixel(adapted, source.colours) or pixel
             pixel = max(least, self._footprints[key])
         tile = largest
-        while tile > _SMALLEST_TILE and taken(tile, pixel) > room:
-            tile = max(_SMALLEST_TILE, tile * 7 // 8)
-        if taken(tile, pixel) > room:
+        smallest = _SMALLEST_TILE if wishes.tile is None else tile
+        while tile > smallest and taken(tile, pixel) > 0:
+            tile = max(smallest, tile * 7 // 8)
+        if taken(tile, pixel) > 0:
             raise RelumeError(
                 f"memory does not suffice: {source.width}x{source.height} in tiles of {tile} pixels needs "
-                f"{_mebibytes(taken(tile, pixel) - room)} more than there is; allow more (--memory)"
+                f"{_mebibytes(taken(tile, pixel))} more than there is; allow more (--memory)"
+                + (", or leave out --tile" if wishes.tile is not None else "")
+            )
+        tiles = -(-height // tile) * -(-width // tile)
+        work = tiles * min(height, tile + 2 * halo) * min(width, tile + 2 * halo) / (height * width)
+        if wishes.tile is None and work > _TOO_MUCH and self._say:
+            self._say(
+                f"so little memory makes tiles of {tile} pixels, which take {work:.0f} times as long; allow "
+                "more (--memory)"
             )
         return tile
 

@@ -57,6 +57,8 @@ class Target:
             smallest = min(value) if isinstance(value, tuple) else value
             if not (math.isfinite(smallest) and smallest > 0):
                 raise RelumeError(f"{name} {_shown(value)} makes no picture; choose a number above 0")
+            if smallest > LARGEST_SIDE**2:
+                raise RelumeError(f"{name} {_shown(value)} passes every limit; choose a smaller size")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the output's height and width for an input's.

@@ -24,7 +24,8 @@ Run = Callable[[Tensor], Tensor]
 Window = Callable[[int, int, int, int], Tensor]
 """Gives a part of the input, `B C h w`, for top, bottom, left and right."""
 
-_SMALLEST = 16
+SMALLEST = 16
+"""Longest side, in input pixels, of tiles that are not cut smaller where memory runs out."""
 
 
 def run_tiled(
@@ -114,7 +115,7 @@ class Tiler:
             except (MemoryError, RuntimeError) as error:
                 if not ran_out_of_memory(error):
                     raise
-                if longest // 2 < _SMALLEST:
+                if longest // 2 < SMALLEST:
                     raise RelumeError(
                         f"memory does not suffice even for tiles of {longest} pixels; close other programs, "
                         "or use --device cpu"

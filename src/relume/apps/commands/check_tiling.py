@@ -27,16 +27,17 @@ def check_tiling(
     name: Annotated[str, typer.Argument(help="A model from `relume models`, or a weights file.")],
     tile: Annotated[int, typer.Option(min=3, help="Longest side of the tiles in input pixels.")] = 32,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="With the eightfold self-ensemble.")] = False,
+    engine: Annotated[str | None, typer.Option(help="One from `relume engines`; default auto.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
 ) -> None:
     """Measure a model's reach against its halo, and tiles against the whole; exits with 1 on a fault."""
-    from relume.apps.face import load
+    from relume.apps.face import load, variant_named
     from relume.infer.check_tiling import TOLERANCE, measure_reach
     from relume.infer.check_tiling import check_tiling as check
     from relume.models import zoo
 
-    restorer = load(name, device=device)
-    network, _ = zoo.load(name)
+    restorer = load(name, engine=engine, device=device)
+    network, _ = zoo.load(variant_named(name))
     network.double().eval().requires_grad_(False)
     exact = _stack(_Plain(network, network.contract), ensemble=ensemble)
     halo = exact.halo

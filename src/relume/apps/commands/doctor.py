@@ -21,6 +21,7 @@ _LIBRARIES = (
     ("accelerate", "training", "train"),
     ("matplotlib", "training curves", "train"),
     ("tensorboard", "training figures in TensorBoard", "tensorboard"),
+    ("ray", "batches on several machines", "ray"),
 )
 _PACKAGES = {"PIL": "pillow"}
 
@@ -53,10 +54,26 @@ def doctor() -> None:
         sound = (_pictures(table), _weights(table))
         healthy = all(sound)
         _devices(table)
+        _engines(table)
     out.print(table)
     out.print("all is well" if healthy else "something that relume needs is broken; see the last column")
     if not healthy:
         raise typer.Exit(1)
+
+
+def _engines(table: Table) -> None:
+    """Tell which engines can be used; none but PyTorch's own is needed."""
+    from relume.core.machine import cache_folder, cache_trouble
+    from relume.infer.engines import engines
+
+    for name, kind in engines().items():
+        reason = kind.missing()
+        state = Text("not installed" if reason else "there", "yellow" if reason else "green")
+        table.add_row(f"engine {name}", state, "runs the models, perhaps faster", Text(reason or ""))
+    folder = cache_folder()
+    trouble = cache_trouble()
+    state = Text("cannot be used" if trouble else str(folder), "yellow" if trouble else "green")
+    table.add_row("cache folder", state, "what engines prepare", Text(trouble or ""))
 
 
 def _devices(table: Table) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from relume.apps.console import say
+from relume.apps.console import say, say_note
 
 
 class Kind(StrEnum):
@@ -33,15 +33,21 @@ def export(
     Input and output are `1 x channels x height x width`, 0..1. The written file is run and compared with
     PyTorch before it counts.
     """
+    from relume.apps.face import variant_named
     from relume.infer.exporting import export as write
     from relume.models import zoo
 
-    network, header = zoo.load(name)
+    network, header = zoo.load(variant_named(name))
     stem = header.variant or Path(name).stem
     written, difference = write(network, to.value, output or Path(stem), overwrite=overwrite)
     shown = " and ".join(str(path) for path in written)
     checked = "not run, as its engine is not installed"
     if difference is not None:
         checked = f"within {difference:.1e} of PyTorch"
+    if to is Kind.OPENVINO:
+        say_note(
+            "OpenVINO computes in bf16 on CPUs that can, which is up to a few levels of 8 bits off; for "
+            'PyTorch\'s pixels compile it with {"INFERENCE_PRECISION_HINT": "f32"}'
+        )
     contract = network.contract
     say(f"{name} → {shown}  x{contract.scale}, {contract.channels} channels, {checked}")

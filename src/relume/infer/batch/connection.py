@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relume.core.errors import MissingDependencyError, RelumeError
+from relume.core.silence import silent_stderr
 
 LOCAL = "local"
 """The address that means: start a cluster on this machine for the time of the batch."""
@@ -32,15 +33,16 @@ def connected(address: str) -> Iterator[Any]:
         import ray.util.scheduling_strategies
     except ImportError:
         raise MissingDependencyError("Ray", "working on a cluster", "ray") from None
-    _check_reachable(address)
+    check_reachable(address)
     here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 80 << 20}
     try:
-        ray.init(
-            address=address,
-            logging_level=logging.FATAL,
-            log_to_driver=False,
-            **(here if address == LOCAL else {}),
-        )
+        with silent_stderr():
+            ray.init(
+                address=address,
+                logging_level=logging.FATAL,
+                log_to_driver=False,
+                **(here if address == LOCAL else {}),
+            )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise _unreachable(address, error) from error
     try:
@@ -49,7 +51,7 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Look whether somebody listens there, as Ray itself tries for minutes.
 
     Raises:

@@ -154,11 +154,20 @@ class Manifest:
         """Let go of it; a file that knows of no output and no work left is removed."""
         with self._lock, telling(self.path):
             if self.path is not None and not self._worth_keeping():
-                # Without its log first, so that only this one file goes, and while it is still held.
-                self._base.execute("PRAGMA journal_mode = DELETE")
-                with contextlib.suppress(OSError):
-                    self.path.unlink()
+                self._remove(self.path)
             self._base.close()
+
+    def _remove(self, path: Path) -> None:
+        """Remove the file while it is still held, so that nobody else can have opened it."""
+        try:
+            # Without its log first, so that only this one file goes.
+            self._base.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error:  # on a full disk
+            for ending in ("-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    path.with_name(path.name + ending).unlink()
+        with contextlib.suppress(OSError):
+            path.unlink()
 
     def _worth_keeping(self) -> bool:
         query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE target_name IS NOT NULL AND state != ?)"
@@ -185,7 +194,7 @@ class Manifest:
         row = self._base.execute("SELECT settings FROM runs WHERE id = ?", (run,)).fetchone()
         theirs = json.loads(row[0])
         keys = [key for key in {**theirs, **self.settings} if theirs.get(key) != self.settings.get(key)]
-        said = [f"{key} {theirs.get(key)}, now {self.settings.get(key)}" for key in keys[:3]]
+        said = [f"{key} {_told(theirs.get(key))}, now {_told(self.settings.get(key))}" for key in keys[:3]]
         return "; ".join(said) + (" …" if len(keys) > 3 else "")
 
     # Folders: known by their real places, shown as the user named them.
@@ -433,3 +442,7 @@ def made_in(base: sqlite3.Connection, root: str, folder: str, *, within: str) ->
         if origins[origin]:
             names.add(named(name))
     return names
+
+
+def _told(value: object) -> str:
+    return "by default" if value is None else str(value)

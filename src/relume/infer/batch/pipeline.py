@@ -61,25 +61,28 @@ def run(
 
 @contextlib.contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """Have Ctrl-C set `stop`, and raise KeyboardInterrupt only when it is set already.
+    """Have Ctrl-C and a polite kill set `stop`, and raise KeyboardInterrupt only when it is set already.
 
     So it never breaks into the middle of what is being written down or told.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    signal.signal(signal.SIGINT, handle)
+    heard = {number: old for number, old in before.items() if old not in (None, signal.SIG_IGN)}
+    for number in heard:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in heard.items():
+            signal.signal(number, old)
 
 
 class Count:

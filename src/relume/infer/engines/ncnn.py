@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from relume.core.files import whole
 from relume.core.machine import cache_folder
+from relume.core.silence import silent_stderr
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import digest
 from relume.nn.network import Network
@@ -48,7 +46,7 @@ class NcnnEngine(Engine):
 
         on_gpu = place.device.startswith("vulkan")
         if on_gpu:
-            with _quiet():
+            with silent_stderr():  # it describes each device when it first looks for them
                 count = ncnn.get_gpu_count()
             index = place.device.partition(":")[2] or "0"
             if count == 0:
@@ -82,20 +80,6 @@ class NcnnEngine(Engine):
         if failed:
             raise EngineError("ncnn failed on this tile, perhaps for want of memory; choose a smaller --tile")
         return torch.from_numpy(np.array(output))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep off the terminal what ncnn says of each device when it first looks for them."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def kept(network: Network) -> tuple[Path, Path]:

@@ -33,6 +33,8 @@ class TorchEngine(Engine):
             self(torch.zeros(1, self.channels, 1, 1))
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0][:160]
+            if "Expected one of" in reason:  # a list of whatever PyTorch was ever built for
+                reason = "there is no such kind of device"
             raise EngineError(
                 f"cannot run on the device {place.device!r} ({reason}); use cpu, or see relume doctor"
             ) from error
