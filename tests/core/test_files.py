@@ -52,3 +52,11 @@ def test_a_pickle_that_runs_code_is_refused_with_what_it_asks_for(tmp_path):
     with pytest.raises(CheckpointError, match=r"refused.*it asks for (posix|nt)\.system"):
         read_tensors(path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("claim", [b"\x8b", b"X", b"B"], ids=["number", "text", "bytes"])
+def test_a_pickle_that_claims_more_than_the_file_has_takes_no_memory(tmp_path, claim):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x03" + claim + (2**31 - 1).to_bytes(4, "little") + b"abc.")
+    with pytest.raises(CheckpointError, match="claims 2147483647 bytes where 4 are left"):
+        read_tensors(path)

@@ -256,6 +256,18 @@ def test_a_bomb_takes_no_memory(tmp_path):
     assert done.stderr == ""
 
 
+def test_an_avif_side_that_cannot_be_is_refused_silently(tmp_path, capfd):
+    path = tmp_path / "a.avif"
+    write(Picture(pixels=torch.rand(3, 20, 30)), path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"ispe") + 8
+    data[at : at + 4] = (0x6000016).to_bytes(4, "big")
+    path.write_bytes(data)
+    with pytest.raises(PictureError, match="a side of 100663318 pixels"):
+        read(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_size_of_zero_is_refused(tmp_path, quiet):
     (tmp_path / "a.png").write_bytes(png_claiming(0, 7))
     assert isinstance(outcome(tmp_path / "a.png"), str)

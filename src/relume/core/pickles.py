@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from relume.core.errors import CheckpointError
 
@@ -69,10 +69,35 @@ def _pickles_of_archive(path: Path) -> Iterator[bytes]:
                 yield archive.read(member)
 
 
+class _Bounded:
+    """A file that refuses to be read farther than it goes, before memory is taken for that."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self.readline, self.tell = file.readline, file.tell
+        here = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(here)
+
+    def read(self, count: int) -> bytes:
+        """Return so many bytes, fewer at the very end.
+
+        Raises:
+            CheckpointError: far more are asked for than there are.
+        """
+        left = self._end - self._file.tell()
+        if count > left + _LONGEST_WORD:
+            raise CheckpointError(
+                f"{self._path} is damaged or a bomb: it claims {count} bytes where {left} are left; "
+                "get the file anew"
+            )
+        return self._file.read(count)
+
+
 def _refuse_long_words(pickled: IO[bytes], path: Path) -> bool:
     """Go through one pickle to its end; tell whether that came as it should."""
     try:
-        for _, argument, _ in pickletools.genops(pickled):
+        for _, argument, _ in pickletools.genops(cast("IO[bytes]", _Bounded(pickled, path))):
             text = argument.decode("latin-1") if isinstance(argument, bytes) else argument
             if isinstance(text, str) and len(text) >= _LONGEST_WORD and _TOO_LONG.search(text):
                 raise CheckpointError(

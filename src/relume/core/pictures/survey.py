@@ -61,6 +61,9 @@ _MOST_PIXEL_PIECES = 1_000_000
 _MOST_PAGES = 10_000
 _MOST_BYTES = 1 << 26
 _PARTLY = "Part of what the file says beside its pixels could not be read and was left out."
+_LONGEST_SIDE = 10**8
+"""libvips counts no farther."""
+
 _ANIMATED = "The file is animated; only its first picture was read."
 
 
@@ -151,6 +154,17 @@ def refuse_endless(data: Contents, kind: str) -> None:
     if kind == "avif":
         for _ in boxes.inside(data, 0, len(data)):
             pass
+        if _longest_side(data) > _LONGEST_SIDE:
+            raise BrokenStructureError(f"a side of {_longest_side(data)} pixels")
+
+
+def _longest_side(data: Contents) -> int:
+    """The longest side that an AVIF file tells of; libvips would complain of it on standard error."""
+    sides = [0]
+    with contextlib.suppress(BrokenStructureError, struct.error, IndexError):  # damage is judged elsewhere
+        for box in boxes.walk(data, boxes.meta(data), b"iprp", b"ipco", b"ispe"):
+            sides += struct.unpack(">II", data[box.start + 4 : box.start + 12])
+    return max(sides)
 
 
 def _bytes_before_pixels(data: Contents) -> int:
