@@ -67,6 +67,7 @@ class UpscaleSettings(Config):
         ensemble: whether eight flips and turns are averaged.
         faithful: whether the output is corrected until it agrees with the input.
         effort: 0..1, quality against time, for models that have such a choice.
+        strength: 0..1, for models that have a slider between two looks.
         precision: of the arithmetic.
         quality: 1..100 for JPEG, WebP and AVIF.
         engine: name, or "auto" for the quickest; None takes the environment's (RELUME_ENGINE), else "auto".
@@ -86,6 +87,7 @@ class UpscaleSettings(Config):
     ensemble: bool = False
     faithful: bool = False
     effort: float | None = None
+    strength: float | None = None
     precision: Precision = "fp32"
     quality: int | None = Field(default=None, ge=1, le=100)
     engine: str | None = None
@@ -218,7 +220,7 @@ def load_restorer(settings: UpscaleSettings, *, say: Callable[[str], None] | Non
     return load(
         settings.model or DEFAULT_SYSTEM, scale=settings.scale, engine=settings.engine,
         device=settings.device, precision=settings.precision, threads=settings.threads,
-        effort=settings.effort, say=say,
+        effort=settings.effort, strength=settings.strength, say=say,
     )  # fmt: skip
 
 
@@ -288,7 +290,7 @@ class Upscaler:
         deep = 16  # what the header does not tell of the depth is taken at its most
         decoded = min(canvas_bytes(height, width, _MOST_BANDS, deep), self._for_pictures // _SOURCE_PART)
         computed = min(canvas_bytes(rows, columns, _MOST_BANDS, deep), self._for_pictures // _OUTPUT_PART)
-        encoding = memory_to_write(job.target, rows, columns, _MOST_BANDS, deep)
+        encoding = _beside(memory_to_write(job.target, rows, columns, _MOST_BANDS, deep))
         return Load(decoded=decoded, computed=computed + encoding)
 
     def decode(self, job: Job) -> Decoded:
@@ -317,7 +319,8 @@ class Upscaler:
             RelumeError: it would.
         """
         bands = picture.channels + picture.transparent
-        needed = memory_to_write(job.target, height, width, bands, depth_for(job.target, picture.bits))
+        bits = depth_for(job.target, picture.bits)
+        needed = _beside(memory_to_write(job.target, height, width, bands, bits))
         if needed > self._for_pictures:
             raise RelumeError(
                 f"{job.target}: to encode {width}x{height} takes {_mebibytes(needed)} of memory, of which "
@@ -387,6 +390,11 @@ def _about(job: Job) -> Iterator[None]:
         raise RelumeError(
             f"{job.source}: memory does not suffice to enlarge it; choose a smaller --tile or size, or cut it"
         ) from error
+
+
+def _beside(encoding: int) -> int:
+    """Return what encoding takes beyond what is kept back for it."""
+    return max(0, encoding - _KEPT_BACK)
 
 
 def _mebibytes(count: int) -> str:
