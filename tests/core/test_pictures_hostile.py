@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
+import pyvips
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from pictures_making import FORMATS, SRGB, full_picture, pillow_bytes, png_claim
 from PIL import Image
 
 from relume.core.errors import PictureError, RelumeError
-from relume.core.pictures import Picture, read, write
+from relume.core.pictures import Canvas, Picture, StoredPicture, read, write
 from relume.core.pictures.formats import describe_stranger, sniff
 
 MUTATIONS = 300
@@ -254,6 +255,13 @@ def test_a_bomb_takes_no_memory(tmp_path):
     assert "60000x60000, 3600.0 megapixels, more than the limit of 500" in message
     assert int(grown) < 50_000_000  # the pixels would be ten thousand million
     assert done.stderr == ""
+
+
+def test_exif_that_libvips_finds_too_small_hinders_no_decoding(tmp_path):
+    image = pyvips.Image.black(7, 5, bands=3).copy()
+    image.set_type(pyvips.GValue.blob_type, "exif-data", b"Ex")
+    with StoredPicture(canvas=Canvas.decoded(image, 8, folder=tmp_path), bits=8, format="avif") as stored:
+        assert stored.picture().pixels.shape == (3, 5, 7)
 
 
 def test_an_avif_side_that_cannot_be_is_refused_silently(tmp_path, capfd):

@@ -103,7 +103,7 @@ class Canvas:
             return cls(height, width, bands, bits, flat.reshape(height, width, bands))
         canvas = cls.empty(height, width, bands, bits, folder=folder)
         assert isinstance(canvas._store, Scratch)
-        image.rawsave_target(canvas._store.target(_HEAD))
+        image.rawsave_target(canvas._store.target(_HEAD), keep="none")
         return canvas
 
     @property
