@@ -12,13 +12,17 @@ from relume.apps.commands import (
     check_tiling,
     compare,
     convert,
+    degrade,
     demo,
     doctor,
     engines,
     evaluate,
     export,
     jobs,
+    measure,
     models,
+    prepare,
+    report,
     train,
     upscale,
 )
@@ -37,13 +41,17 @@ app.command("upscale")(upscale.upscale)
 app.command("jobs")(jobs.jobs)
 app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
+app.command("measure")(measure.measure)
+app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
+app.command("report")(report.report)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("engines")(engines.engines)
 app.command("models")(models.models)
 app.command("methods")(models.methods)
 app.command("show")(models.show)
+app.command("degrade")(degrade.degrade)
 app.command("demo")(demo.demo)
 app.command("check-tiling")(check_tiling.check_tiling)
 app.command("doctor")(doctor.doctor)

@@ -11,7 +11,8 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from relume.core.errors import ConfigError, nearest
+from relume.core.choices import ChosenFrom
+from relume.core.errors import ConfigError, UnknownNameError, nearest
 
 
 class Config(BaseModel):
@@ -27,7 +28,7 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:
-        """Build the config from plain values (JSON, `--set`).
+        """Build the config from plain values (JSON, YAML, `--set`).
 
         Args:
             values: nested mapping of plain values.
@@ -39,44 +40,85 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(f"{where}: {_first_problem(cls, error)}") from error
+            raise ConfigError(f"{where}: {_first_problem(cls, values, error)}") from error
 
     def override(self, changes: Mapping[str, Any], *, where: str) -> Self:
-        """Return a copy with dotted keys replaced, e.g. `{"train.steps": 100}`.
+        """Return a copy with some values replaced: dotted keys, `{"train.steps": 100}`, or nested mappings.
+
+        Where a field holds one of several configs (`core.choices`), its name alone or its `name` changes
+        which; the rest then starts from that config's own values.
 
         Raises:
             ConfigError: a key that does not exist (the nearest is named) or a bad value.
         """
         values = self.model_dump(mode="json")
-        for key, value in changes.items():
-            _assign(type(self), values, key, value, where=where)
+        _assign_all(type(self), values, changes, where=where)
         return self.parse(values, where=where)
+
+
+def _assign_all(
+    cls: type[BaseModel], values: dict[str, Any], changes: Mapping[str, Any], *, where: str, prefix: str = ""
+) -> None:
+    # Names first: which settings there are depends on what is chosen.
+    for key in sorted(changes, key=lambda key: (key.count("."), key.rpartition(".")[2] != "name")):
+        _assign(cls, values, f"{prefix}{key}", changes[key], where=where)
 
 
 def _assign(cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, *, where: str) -> None:
     """Set a dotted key in nested plain values after checking each part against the config's fields."""
     *parents, last = key.split(".")
-    place, owner = values, cls
+    place, owner, choice = values, cls, None
     for depth, part in enumerate(parents):
-        _refuse_unknown(owner, part, known_root=cls, path=key, where=where)
-        inner = _config_class(owner, part)
+        _refuse_unknown(owner, part, root=cls, values=values, path=key, where=where)
+        inner = _config_class(owner, part, place.get(part))
         if inner is None:
             raise ConfigError(
                 f"{where}: {'.'.join(parents[: depth + 1])!r} holds one value, so {key!r} has no meaning"
             )
-        if place[part] is None:
-            place[part] = {}
+        choice = _choice(owner, part)
+        if place.get(part) is None:
+            place[part] = _default(owner, part)
         place, owner = place[part], inner
-    _refuse_unknown(owner, last, known_root=cls, path=key, where=where)
-    place[last] = value
+    _refuse_unknown(owner, last, root=cls, values=values, path=key, where=where)
+    if choice and last == "name":
+        if _chosen(choice, value, where=f"{where}: {key}") is not owner:
+            place.clear()
+        place["name"] = value
+    elif isinstance(value, Mapping) and _config_class(owner, last, place.get(last)):
+        if place.get(last) is None:
+            place[last] = _default(owner, last)
+        _assign_all(cls, values, value, where=where, prefix=f"{key}.")
+    elif _choice(owner, last) and isinstance(value, str):
+        _assign(cls, values, f"{key}.name", value, where=where)
+    else:
+        place[last] = value
+
+
+def _default(owner: type[BaseModel], field: str) -> dict[str, Any]:
+    """Return what a config's field holds by default, as plain values; nothing where that is no config."""
+    default = owner.model_fields[field].get_default(call_default_factory=True)
+    return default.model_dump(mode="json") if isinstance(default, BaseModel) else {}
+
+
+def _chosen(choice: ChosenFrom, name: object, *, where: str) -> type[BaseModel]:
+    try:
+        return choice.named(name)
+    except UnknownNameError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _refuse_unknown(
-    owner: type[BaseModel], part: str, *, known_root: type[BaseModel], path: str, where: str
+    owner: type[BaseModel],
+    part: str,
+    *,
+    root: type[BaseModel],
+    values: Mapping[str, Any],
+    path: str,
+    where: str,
 ) -> None:
     if part in owner.model_fields:
         return
-    known = keys(known_root)
+    known = keys(root, values)
     # `steps` for `train.steps` is the commonest slip, so the last part is compared as well.
     tails = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     close = nearest(path, known) if "." in path else None
@@ -89,16 +131,35 @@ def _refuse_unknown(
     raise ConfigError(f"{where}: no setting {path!r}; {advice}")
 
 
-def keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return every dotted key that a config class accepts."""
+def keys(cls: type[BaseModel], values: object = None, prefix: str = "") -> list[str]:
+    """Return every dotted key that a config class accepts.
+
+    Args:
+        cls: the class.
+        values: plain values of it, which say what is chosen where there is a choice; else its defaults do.
+        prefix: put before each key.
+    """
     found: list[str] = []
     for name in cls.model_fields:
-        inner = _config_class(cls, name)
-        found += keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+        value = values.get(name) if isinstance(values, Mapping) else None
+        inner = _config_class(cls, name, value)
+        found += keys(inner, value, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return found
 
 
-def _config_class(owner: type[BaseModel], field: str) -> type[BaseModel] | None:
+def _choice(owner: type[BaseModel], field: str) -> ChosenFrom | None:
+    return next((mark for mark in owner.model_fields[field].metadata if isinstance(mark, ChosenFrom)), None)
+
+
+def _config_class(owner: type[BaseModel], field: str, value: object) -> type[BaseModel] | None:
+    """Return which config a field holds, or None where it holds none."""
+    choice = _choice(owner, field)
+    if choice:
+        try:
+            return choice.class_of(value)
+        except UnknownNameError:  # nothing chosen, or nothing that exists: what stands there by default
+            default = owner.model_fields[field].default
+            return type(default) if isinstance(default, BaseModel) else None
     annotation = owner.model_fields[field].annotation
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -106,10 +167,12 @@ def _config_class(owner: type[BaseModel], field: str) -> type[BaseModel] | None:
     return None
 
 
-def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
+def _first_problem(cls: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
     problem = error.errors()[0]
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        close = nearest(path, keys(cls))
+        close = nearest(path, keys(cls, values))
         return f"no setting {path!r}" + (f"; did you mean {close!r}?" if close else "")
+    if problem["type"] == "choice":
+        return f"{path}: {problem['msg']}"
     return f"{path or 'settings'}: {problem['msg']} (got {problem['input']!r})"

@@ -1,51 +1,72 @@
-"""Batches of (damaged input, clean target), degraded on the fly."""
+"""Pairs of (damaged input, clean target), degraded on the fly, and batches of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from relume.data.degradations.base import Degradation
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
+from relume.data.preparation.reading import PieceList, PiecePatches
 
 _CPU = torch.device("cpu")
 Batch = dict[str, Tensor]
 """What an objective gets: "input" `B C H W` and "target" `B C sH sW`, both float32 0..1."""
 
 
-class Degradation(Protocol):
-    """What happened to a clean picture: a function of a uint8 batch and a seeded generator.
+class Pairs(Dataset[Batch]):
+    """Pairs of "input" `C×p×p` and "target" `C×sp×sp` as uint8, each a pure function of (seed, index).
 
-    Attributes:
-        margin: low-resolution pixels at each border that come out wrong on a patch.
+    A pair's degradation draws from a generator of its own, so it is the same in whatever batch, process or
+    loader worker it is made.
+
+    Args:
+        patches: the clean patches, with the degradation's margin.
+        degradation: makes the input from the target.
+        scale: s, high-resolution pixels for each low-resolution one.
     """
 
-    @property
-    def margin(self) -> int: ...
+    def __init__(self, patches: Patches | PiecePatches, degradation: Degradation, *, scale: int) -> None:
+        self.patches = patches
+        self.degradation = degradation
+        self.scale = scale
 
-    def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Map `B C sH sW` uint8 to `B C H W` uint8, on the same device; the generator is on the CPU."""
-        ...
+    def __getitem__(self, index: int) -> Batch:
+        high = self.patches[index]
+        (seed,) = np.random.SeedSequence([self.patches.seed, index]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed))
+        low = self.degradation(high[None].float().div_(255), generator=generator)[0]
+        margin = self.degradation.margin
+        return {
+            # Pictures have 8 bits where the network will be used.
+            "input": _inside(low.clamp(0, 1).mul(255).round_().to(torch.uint8), margin),
+            "target": _inside(high, margin * self.scale),
+        }
 
 
 class PairLoader:
     """Gives the batches of any range of steps; the batch of a step depends on seed and step alone.
 
     Args:
-        photos: where the clean patches come from.
+        photos: where the clean patches come from; photos, or the pieces of `relume prepare`.
         config: patch and batch size, workers, memory.
         degradation: makes the input from the target.
         scale: high-resolution pixels for each low-resolution one.
         channels: channels of input and target.
         seed: of patches and degradation.
+
+    Raises:
+        PictureError: a file is no picture.
+        DataError: a photo is too small for a patch.
     """
 
     def __init__(
         self,
-        photos: PhotoList,
+        photos: PhotoList | PieceList,
         config: PatchesConfig,
         degradation: Degradation,
         *,
@@ -54,48 +75,41 @@ class PairLoader:
         seed: int,
     ) -> None:
         self._config = config
-        self._degradation = degradation
-        self._scale = scale
-        self._seed = seed
-        self._patches = Patches(
-            photos, config, scale=scale, margin=degradation.margin, channels=channels, seed=seed
+        choices = {"scale": scale, "margin": degradation.margin, "channels": channels, "seed": seed}
+        patches = (
+            PiecePatches(photos, config, **choices)
+            if isinstance(photos, PieceList)
+            else Patches(photos, config, **choices)
         )
+        self._pairs = Pairs(patches, degradation, scale=scale)
 
     def batches(
         self, first: int, last: int, *, rank: int = 0, world: int = 1, device: torch.device = _CPU
     ) -> Iterator[Batch]:
         """Yield the batches of steps `first` … `last - 1`, the share of process `rank` of `world`.
 
-        Patches are degraded on `device` where that is a CUDA GPU: a CPU could not keep it busy.
-
         Raises:
-            DataError: a batch that cannot be shared evenly, or a photo that is too small.
+            DataError: a batch that cannot be shared evenly.
         """
-        sampler = StepSampler(first, last, self._config.batch, rank, world)
+        workers = self._config.workers
         loader = DataLoader(
-            self._patches,
-            batch_sampler=sampler,
-            num_workers=self._config.workers,
+            self._pairs,
+            batch_sampler=StepSampler(first, last, self._config.batch, rank, world),
+            num_workers=workers,
             # libvips has threads, and a forked process with threads may wait for ever.
-            multiprocessing_context="spawn" if self._config.workers else None,
+            multiprocessing_context="spawn" if workers else None,
+            prefetch_factor=self._config.ahead if workers else None,
             # Its own generator: a loader would else draw from the one that layers such as dropout use,
             # and a resumed run would go on with other numbers than a run left alone.
             generator=torch.Generator(),
+            pin_memory=device.type == "cuda",
         )
-        for step, high in enumerate(loader, start=first):
-            # Degradations draw for a whole batch; mixing in the rank keeps the processes apart.
-            generator = torch.Generator().manual_seed((self._seed * 1_000_003 + step) * 4099 + rank)
-            # Other accelerators than CUDA may lack float64, which exact shrinking needs.
-            if device.type == "cuda":
-                high = high.to(device)
-            low = self._degradation(high, generator=generator)
-            margin = self._degradation.margin
+        for batch in loader:
             yield {
-                "input": _inside(low, margin).to(device),
-                "target": _inside(high, margin * self._scale).to(device),
+                name: levels.to(device, non_blocking=True).float().div_(255) for name, levels in batch.items()
             }
 
 
 def _inside(levels: Tensor, margin: int) -> Tensor:
     height, width = levels.shape[-2:]
-    return levels[..., margin : height - margin, margin : width - margin].float().div_(255)
+    return levels[..., margin : height - margin, margin : width - margin].contiguous()

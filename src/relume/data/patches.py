@@ -32,6 +32,7 @@ class PatchesConfig(Config):
         patch: side of the low-resolution patch, pixels.
         batch: patches in a batch, over all processes together.
         workers: loader processes; 0 loads in the training process, best on few cores.
+        ahead: batches that each worker prepares ahead.
         memory_gib: decoded photos kept in memory by each process, GiB.
     """
 
@@ -39,6 +40,7 @@ class PatchesConfig(Config):
     patch: PositiveInt = 32
     batch: PositiveInt = 16
     workers: NonNegativeInt = 0
+    ahead: PositiveInt = 2
     memory_gib: PositiveFloat = 4.0
 
 

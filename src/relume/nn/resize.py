@@ -179,12 +179,15 @@ def side_blocks(
     return tuple(blocks)
 
 
-def side_taps(n: int, m: int, antialias: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def side_taps(
+    n: int, m: int, antialias: bool, scale: float | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return which inputs each output of a side reads and their weights, both m × taps.
 
-    Some weights are zero, and next to a border the same input may stand twice.
+    Some weights are zero, and next to a border the same input may stand twice. The scale is m / n
+    unless given.
     """
-    scale = m / n
+    scale = m / n if scale is None else scale
     stretch = min(scale, 1.0) if antialias else 1.0
     support = 4.0 / stretch
     centre = (np.arange(m) + 0.5) / scale - 0.5

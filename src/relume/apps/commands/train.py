@@ -1,21 +1,30 @@
-"""`relume train`: run a variant's recipe on your photos."""
+"""`relume train`: run a variant's recipe, or one written as YAML, on your photos."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, TaskID
 
-from relume.apps.console import err, out, progress_bar
+from relume.apps.console import err, megabytes, out, printable, progress_bar
+
+if TYPE_CHECKING:
+    from relume.recipes.base import Recipe
+
+_RECIPES = (".yaml", ".yml")
 
 
 def train(
-    variant: Annotated[str, typer.Argument(help="Which model: a variant from `relume methods`.")],
+    variant: Annotated[
+        str, typer.Argument(help="Which model: a variant from `relume methods`, or a recipe as YAML.")
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Option("--data", help="Folder of photos, searched to any depth; may be repeated."),
@@ -29,14 +38,24 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of the recipe, e.g. steps=500 or data.batch=8."),
+        typer.Option("--set", help="NAME=VALUE of the recipe, e.g. steps=500 or degradation=bicubic."),
     ] = None,
-    budget: Annotated[str, typer.Option(help="The recipe's size: cpu or gpu.")] = "cpu",
+    budget: Annotated[
+        str | None, typer.Option(help="The recipe's size: cpu or gpu; default cpu, or what the YAML says.")
+    ] = None,
     start: Annotated[
         str | None, typer.Option("--start", help="Variant or weights file to start from; 'none': at random.")
     ] = None,
     show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print the resolved recipe as JSON and stop.")
+        bool, typer.Option("--show-recipe", help="Print the resolved recipe as YAML and stop.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Take a few steps, print the recipe, what it needs and how long it will take, and leave "
+            "nothing behind.",
+        ),
     ] = False,
 ) -> None:
     """Train a model; started again with the same settings, it goes on where it was."""
@@ -44,11 +63,12 @@ def train(
     from relume.core.errors import MissingDependencyError, RelumeError
 
     try:
+        from relume.recipes.reading import read_recipe, written
         from relume.recipes.runner import Run, find_recipe
     except ModuleNotFoundError as error:
-        if error.name != "accelerate":
+        if error.name not in ("accelerate", "yaml"):
             raise
-        raise MissingDependencyError("accelerate", "training", "train") from error
+        raise MissingDependencyError(error.name, "training", "train") from error
 
     changes: dict[str, Any] = parse_settings(settings or [])
     if data:
@@ -57,13 +77,20 @@ def train(
         changes["validation.folder"] = str(validation)
     if start:
         changes["start"] = None if start == "none" else start
-    recipe = find_recipe(variant, budget).override(changes, where=f"recipe of {variant}")
+    if variant.lower().endswith(_RECIPES):
+        recipe, name = read_recipe(Path(variant), budget=budget), Path(variant).stem
+    else:
+        recipe, name = find_recipe(variant, budget or "cpu"), variant
+    recipe = recipe.override(changes, where=f"recipe of {name}")
     if show_recipe:
-        out.print_json(recipe.model_dump_json())
+        out.print(written(recipe), markup=False, end="")
         return
-    folder = run or Path("runs") / variant
+    if dry_run:
+        _rehearse(recipe, written(recipe))
+        return
+    folder = run or Path("runs") / name
     with progress_bar() as bar:
-        prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, variant)])
+        prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, name)])
         if prepared.done == recipe.steps and prepared.weights_path.exists():
             raise RelumeError(
                 f"{folder} holds this run, finished ({recipe.steps} steps); choose another --run folder"
@@ -76,6 +103,43 @@ def train(
         weights = prepared.train()
     if main:
         out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)
+
+
+def _rehearse(recipe: Recipe, text: str) -> None:
+    """Print what a recipe needs, as it shows over a few real steps in a folder that goes again."""
+    from relume.nn.network import count_parameters
+    from relume.recipes.runner import Run
+    from relume.train.demand import memory_left, trained_parameters
+
+    with tempfile.TemporaryDirectory() as place:
+        prepared = Run(recipe, Path(place) / "run", command="")
+        loop = prepared.loop
+        left = memory_left(loop.accelerator.device)
+        rehearsal = prepared.rehearse()
+        main, world = loop.accelerator.is_main_process, loop.accelerator.num_processes
+        # Without this, several processes wait for each other for ever when they exit.
+        loop.accelerator.end_training()
+    if not main:
+        return
+    network, timing, patch = prepared.network, rehearsal.timing, recipe.data.patch
+    each = recipe.data.batch // world // recipe.accumulate
+    processes = f"{world} process{'es' if world > 1 else ''} with {recipe.accumulate} x {each} each"
+    whole = timedelta(seconds=round(rehearsal.whole_seconds))
+    rows = {
+        "parameters": f"{count_parameters(network):,}, {trained_parameters(network):,} trained",
+        "multiply-accumulates": f"{prepared.demand.macs / 1e9:.3f} G for a patch of {patch}x{patch}",
+        "batch": f"{recipe.data.batch} patches: {processes}",
+        "memory": f"{megabytes(prepared.memory)} estimated, {megabytes(timing.memory)} the most that a "
+        f"process held, {megabytes(left)} free before, on {loop.accelerator.device}",
+        "time": f"{timing.seconds:.4g} s a step (median of {timing.steps})",
+        "waiting for data": f"{timing.data_share:.1%} of the time",
+    }
+    if rehearsal.validation_seconds is not None:
+        rows["a validation"] = f"{rehearsal.validation_seconds:.3g} s"
+    rows["the whole run"] = f"{whole} for {recipe.steps:,} steps"
+    out.print(text, markup=False)
+    for name, value in rows.items():
+        out.print(f"{name:<22}{value}", markup=False)
 
 
 def _command() -> str:
@@ -96,23 +160,36 @@ class _Console:
         self._bar = bar
         self._name = name
         self._task: TaskID | None = None
+        self._steps = 0
 
     def started(self, step: int, steps: int) -> None:
-        self._task = self._bar.add_task(self._name, total=steps, completed=step)
+        self._steps = steps
+        if self._task is None:
+            self._task = self._bar.add_task(self._name, total=steps)
+        self._bar.update(self._task, completed=step)
 
     def logged(self, step: int, values: Mapping[str, float]) -> None:
         assert self._task is not None
-        text = f"{self._name}  loss {values['loss']:.5f}  {values['seconds_per_step']:.2f} s/step"
-        self._bar.update(self._task, completed=step, description=text)
+        text = (
+            f"loss {values['loss']:.5f}, {values['seconds_per_step']:.3f} s/step, "
+            f"{values['data_share']:.0%} waiting for data"
+        )
+        self._bar.update(self._task, completed=step, description=f"{self._name}  {text}")
         if not err.is_terminal:
-            err.print(f"step {step}: loss {values['loss']:.5f}, {values['seconds_per_step']:.3f} s/step")
+            left = timedelta(seconds=round((self._steps - step) * values["seconds_per_step"]))
+            err.print(f"step {step} of {self._steps}: {text}, {left} left")
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
-        gain = values["psnr"] - values["psnr_bicubic"]
-        err.print(
-            f"step {step}: validation {values['psnr']:.3f} dB, SSIM {values['ssim']:.4f} "
-            f"(bicubic {values['psnr_bicubic']:.3f} dB, gain {gain:+.3f})"
-        )
+        plain = {name: values[f"{name}_bicubic"] for name in values if f"{name}_bicubic" in values}
+        figures = [
+            f"{name} {values[name]:.4f}" + (f" (bicubic {plain[name]:.4f})" if name in plain else "")
+            for name in values
+            if not name.endswith("_bicubic")
+        ]
+        err.print(f"step {step}: validation {', '.join(figures)}")
+
+    def noticed(self, step: int, text: str) -> None:
+        err.print(f"step {step}: {printable(text)}", markup=False)
 
     def finished(self, step: int) -> None:
         if self._task is not None:

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from relume.core.config import Config
+from relume.data.degradations.base import DegradationConfig
 from relume.nn.resize import imresize_uint8
 
 
-class BicubicConfig(Config):
+class BicubicConfig(DegradationConfig):
     """Shrink by the model's scale, nothing else; it has no settings."""
 
     name: Literal["bicubic"] = "bicubic"
@@ -35,6 +35,11 @@ class Bicubic:
         self.scale = scale
 
     def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        """Shrink `B C sH sW` uint8 to `B C H W` uint8; nothing is random, so the generator is not used."""
+        """Shrink `B C sH sW` to `B C H W`, both whole 8-bit levels over 255; nothing here is random."""
         height, width = (size // self.scale for size in high.shape[-2:])
-        return imresize_uint8(high, height=height, width=width)
+        # MATLAB rounds to 8 bits between the two passes, so whole levels go in.
+        levels = high.mul(255).round_().to(torch.uint8)
+        return imresize_uint8(levels, height=height, width=width).float().div_(255)
+
+
+CONFIG = BicubicConfig

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 
+from relume.core.choices import found_by_file
 from relume.infer.engines.base import Engine
-
-_SHARED = ("base", "onnx_file")
 
 
 @cache
 def engines() -> dict[str, type[Engine]]:
     """Return every engine by its name, whether it can be used here or not."""
-    found = (
-        import_module(f"{__name__}.{module.name}").ENGINE
-        for module in iter_modules(__path__)
-        if module.name not in _SHARED
-    )
+    found: tuple[type[Engine], ...] = found_by_file(__name__, "ENGINE")
     return {engine.name: engine for engine in sorted(found, key=lambda engine: engine.name)}

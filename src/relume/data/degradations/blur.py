@@ -1,0 +1,122 @@
+"""Filtering by any kernel, one for each picture of a batch or one for all; and plain Gaussian blur.
+
+By FFT: the kernels of blind super-resolution reach 25 by 25, where a direct convolution of a training
+patch takes twenty times as long on a CPU.
+
+Shapes: B batch, C channels, H W size, K side of a kernel, odd.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from relume.data.degradations import kernels
+from relume.data.degradations.base import SameSizeConfig, each_picture
+from relume.data.degradations.ranges import PositiveRange, uniform
+
+Border = Literal["mirror", "edge", "wrap"]
+"""What lies outside: 2 1 | 0 1 2 (the border pixel not repeated), 0 0 | 0 1 2, or the other side."""
+
+
+class BlurConfig(SameSizeConfig):
+    """Settings of Gaussian blur.
+
+    Attributes:
+        sigma: width along each of two axes of random direction, pixels.
+    """
+
+    name: Literal["blur"] = "blur"
+    sigma: PositiveRange = (0.5, 3.0)
+
+    def damage(self) -> GaussianBlur:
+        """Return the degradation."""
+        return GaussianBlur(self)
+
+
+class GaussianBlur:
+    """Blurs each picture by a kernel of its own.
+
+    Attributes:
+        margin: how far the widest kernel reaches: three sigmas.
+    """
+
+    def __init__(self, config: BlurConfig) -> None:
+        self.config = config
+        self.margin = math.ceil(3 * config.sigma[1])
+
+    def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
+        return each_picture(high, generator, self._damage)
+
+    def _damage(self, picture: Tensor, random: torch.Generator) -> Tensor:
+        kernel = kernels.bivariate(
+            2 * self.margin + 1,
+            sigma_1=uniform(self.config.sigma, random),
+            sigma_2=uniform(self.config.sigma, random),
+            angle=uniform((0, math.pi), random),
+        )
+        return convolve(picture, kernel)
+
+
+def convolve(pictures: Tensor, kernels: Tensor, *, border: Border = "mirror") -> Tensor:
+    """Filter by flipped kernels, as SciPy's `ndimage.convolve`; differentiable in the pictures.
+
+    Args:
+        pictures: `C H W` or `B C H W`, float.
+        kernels: `K K`, or `B K K` for a batch.
+        border: what lies outside the picture.
+
+    Returns:
+        The same shape and type as `pictures`.
+
+    Raises:
+        ValueError: a kernel of an even side has no middle.
+    """
+    size = kernels.shape[-1]
+    if size % 2 == 0 or kernels.shape[-2] != size:
+        raise ValueError(f"a kernel is square with an odd side, this one is {tuple(kernels.shape)}")
+    reach = size // 2
+    height, width = pictures.shape[-2:]
+    spread = extended(pictures, reach, border)
+    # Whole multiples of 16 have small factors, which a fast Fourier transform needs to be fast.
+    shape = [-(-side // 16) * 16 for side in spread.shape[-2:]]
+    kernels = kernels.to(spread).unsqueeze(-3)
+    product = torch.fft.rfft2(spread, s=shape) * torch.fft.rfft2(kernels, s=shape)
+    filtered = torch.fft.irfft2(product, s=shape)
+    return filtered[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+
+
+def correlate(pictures: Tensor, kernels: Tensor, *, border: Border = "mirror") -> Tensor:
+    """Filter by kernels as they stand, as PyTorch's convolutions and OpenCV's `filter2D` do.
+
+    Args and errors are those of `convolve`.
+    """
+    return convolve(pictures, kernels.flip(-2, -1), border=border)
+
+
+def extended(pictures: Tensor, reach: int, border: Border) -> Tensor:
+    """Add `reach` pixels on every side; a picture may be smaller than what is added.
+
+    Args:
+        pictures: ... `H W`.
+        reach: pixels to add.
+        border: what they are.
+    """
+    for dim in (-2, -1):
+        side = pictures.shape[dim]
+        index = torch.arange(-reach, side + reach, device=pictures.device)
+        if border == "edge":
+            index = index.clamp(0, side - 1)
+        elif border == "wrap":
+            index = index % side
+        else:
+            period = max(2 * (side - 1), 1)
+            index = (index % period).minimum((-index) % period)
+        pictures = pictures.index_select(dim, index)
+    return pictures
+
+
+CONFIG = BlurConfig
