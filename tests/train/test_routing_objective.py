@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from relume.core.errors import ConfigError
 from relume.models.super_resolution.routed import Routed, RoutedConfig
 from relume.train.objectives.routing import RoutingConfig
 
@@ -57,5 +58,5 @@ def test_balance_alone_pulls_the_mean_probability_to_a_half(network):
 
 
 def test_a_network_that_routes_nothing_is_refused():
-    with pytest.raises(ValueError, match="one router"):
+    with pytest.raises(ConfigError, match="one router"):
         RoutingConfig().build()(nn.Conv2d(3, 3, 1), batch())

@@ -48,3 +48,6 @@ class PixelObjective:
             case "charbonnier":
                 loss = torch.sqrt((output - target).square() + self.config.epsilon**2).mean()
         return {"loss": loss}
+
+
+CONFIG = PixelConfig

@@ -19,21 +19,25 @@ from typing import Literal
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
+from relume.core.config import Config
+from relume.core.errors import ConfigError
 from relume.nn.network import Network
 from relume.nn.routing import Router
 from relume.train.objectives.pixel import PixelConfig, PixelObjective
 
 
-class RoutingConfig(PixelConfig):
+class RoutingConfig(Config):
     """Which distance, and what is added to it.
 
     Attributes:
-        kind: tells it from a plain distance where it is written down.
+        name: tells it from other objectives.
+        distance: of the mixture, and of the light way alone.
         balance: weight of the balance; the published 3 against a distance weighted 1000.
         light: weight of the light way alone.
     """
 
-    kind: Literal["routing"] = "routing"
+    name: Literal["routing"] = "routing"
+    distance: PixelConfig = PixelConfig()
     balance: NonNegativeFloat = 0.003
     light: NonNegativeFloat = 0.0
 
@@ -42,25 +46,28 @@ class RoutingConfig(PixelConfig):
         return RoutingObjective(self)
 
 
-class RoutingObjective(PixelObjective):
+class RoutingObjective:
     """The published objective of a routed network, for any network that decides by a `nn.routing.Router`."""
 
     def __init__(self, config: RoutingConfig) -> None:
-        super().__init__(config)
+        self.distance = PixelObjective(config.distance)
         self.balance, self.light = config.balance, config.light
 
     def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the network on `batch["input"]`; "loss" sums "distance", "balance" and "light", weighted.
 
         Raises:
-            ValueError: the network has no router, or several.
+            ConfigError: the network has no router, or several.
         """
         routers = [module for module in network.modules() if isinstance(module, Router)]
         if len(routers) != 1:
-            raise ValueError(f"a routed network has one router, this one {len(routers)}")
+            raise ConfigError(
+                f"objective routing needs a network with one router, this one has {len(routers)}; "
+                f"choose another objective or a routed variant"
+            )
         heard: list[Tensor] = []
         with routers[0].register_forward_hook(lambda _module, _input, output: heard.append(output)):
-            distance = super().__call__(network, batch)["loss"]
+            distance = self.distance(network, batch)["loss"]
         balance = (2 * heard[0].float().mean() - 1).abs()
         losses = {"loss": distance + self.balance * balance, "distance": distance, "balance": balance}
         if self.light:
@@ -68,8 +75,11 @@ class RoutingObjective(PixelObjective):
             routed = next(module for module in network.modules() if isinstance(module, Network))
             routed.effort = 0.0
             try:
-                losses["light"] = super().__call__(network, batch)["loss"]
+                losses["light"] = self.distance(network, batch)["loss"]
             finally:
                 routed.effort = None
             losses["loss"] = losses["loss"] + self.light * losses["light"]
         return losses
+
+
+CONFIG = RoutingConfig

@@ -1,0 +1,101 @@
+"""MATLAB's `.mat` files (level 5, what `save` has written since 1996): their matrices of numbers.
+
+Source: MathWorks, "MAT-File Format", chapter 1. A file is a header of 128 bytes and then elements:
+a tag (type, length), the bytes, padding to eight bytes. Lengths up to four may sit in the tag. An
+element may be a whole other element, packed by zlib; a matrix is an element that holds others:
+flags, dimensions, name, real part. Text, cells, structures, sparse and complex matrices are passed
+over. Files of version 7.3 are HDF5, another format, and are refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relume.core.errors import CheckpointError
+
+_HEADER = 128
+_MATRIX, _PACKED = 14, 15
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_DENSE = range(6, 16)  # classes: double, single and the integers
+_COMPLEX = 0x08
+# A packed element of some kilobytes can claim to unpack to anything.
+_MOST = 1 << 28
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The real, dense matrices of a file by their names.
+
+    Returns:
+        float64 tensors of MATLAB's dimensions.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another version.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; check the path") from error
+    if content[1:4] == b"HDF" or content[:19] == b"MATLAB 7.3 MAT-file":
+        raise CheckpointError(f"{path} is a .mat of version 7.3; save it in MATLAB with the option '-v7'")
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
+    if order is None:
+        raise CheckpointError(f"{path} is no MATLAB file of version 5 to 7; get the file anew")
+    try:
+        return dict(_matrices(memoryview(content)[_HEADER:], order))
+    except (struct.error, zlib.error, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is a damaged MATLAB file ({error}); get the file anew") from error
+
+
+def _matrices(content: memoryview, order: str) -> Iterator[tuple[str, Tensor]]:
+    for kind, data in _elements(content, order):
+        if kind == _PACKED:
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(data, _MOST)
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"a matrix would unpack to more than {_MOST} bytes")
+            yield from _matrices(memoryview(unpacked), order)
+        elif kind == _MATRIX:
+            yield from _matrix(data, order)
+
+
+def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """The type and bytes of each element."""
+    at = 0
+    while at + 8 <= len(content):
+        kind, length = struct.unpack_from(f"{order}II", content, at)
+        if kind >> 16:  # the small form: length and type share the first word
+            kind, length, start = kind & 0xFFFF, kind >> 16, at + 4
+            following = at + 8
+        else:
+            start = at + 8
+            # What is packed is not padded.
+            following = start + (length if kind == _PACKED else -(-length // 8) * 8)
+        if start + length > len(content):
+            raise ValueError(f"an element of {length} bytes is cut short")
+        yield kind, content[start : start + length]
+        at = following
+
+
+def _matrix(data: memoryview, order: str) -> Iterator[tuple[str, Tensor]]:
+    """Its name and values, where they are real numbers."""
+    elements = _elements(data, order)
+    try:
+        (_, flags), (_, sides), (_, name), *parts = elements
+    except ValueError:
+        raise ValueError("a matrix lacks its parts") from None
+    word = struct.unpack_from(f"{order}I", flags)[0]
+    if word & 0xFF not in _DENSE or word >> 8 & _COMPLEX:
+        return
+    if not parts:
+        raise ValueError("a matrix lacks its numbers")
+    kind, numbers = parts[0]
+    shape = np.frombuffer(sides, f"{order}i4")
+    values = np.frombuffer(numbers, f"{order}{_NUMBERS[kind]}").astype(np.float64)
+    yield bytes(name).decode("latin-1"), torch.from_numpy(values.reshape(shape, order="F").copy())

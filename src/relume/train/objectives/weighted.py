@@ -1,0 +1,155 @@
+"""A weighted sum of losses on one output, with an adversary and a teacher where they are wanted.
+
+    loss = Σ w_k · loss_k(output, target) + w_a · adversarial(output) + w_t · teacher(output, input)
+
+The network runs once a batch; each loss is logged by its name, unweighted. Losses are computed in float32
+whatever the network's precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Annotated, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from relume.core.choices import ChosenFrom
+from relume.core.config import Config
+from relume.measures.losses.base import PACKAGE, Loss, LossConfig
+from relume.measures.losses.pixel import PixelLossConfig
+from relume.nn.encoders.opening import LoadNetwork, no_models
+from relume.train.objectives.adversarial import AdversarialConfig, Adversary
+from relume.train.objectives.distillation import DistillationConfig, Lesson
+
+
+class WeightedConfig(Config):
+    """Which losses, each with its weight and its own settings.
+
+    Attributes:
+        parts: losses of output and target, from `measures.losses`.
+        adversarial: a discriminator trained beside the network; None: none.
+        distillation: a teacher; None: none.
+    """
+
+    name: Literal["weighted"] = "weighted"
+    parts: tuple[Annotated[LossConfig, ChosenFrom(PACKAGE, "loss")], ...] = (PixelLossConfig(),)
+    adversarial: AdversarialConfig | None = None
+    distillation: DistillationConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> WeightedConfig:
+        if not self.parts and self.adversarial is None and self.distillation is None:
+            raise ValueError("an objective without a loss teaches nothing; name some under parts")
+        taken = {"loss", "adversarial", "teacher", "teacher_features"}
+        for part in self.parts:
+            if part.shown in taken:
+                raise ValueError(f"two losses are called {part.shown!r}; give one a label of its own")
+            taken.add(part.shown)
+        return self
+
+    def build(self) -> WeightedObjective:
+        """Return the objective; encoders and teachers can be files only.
+
+        Raises:
+            RelumeError: one of them cannot be used.
+        """
+        return self.build_with(no_models)
+
+    def build_with(self, load: LoadNetwork) -> WeightedObjective:
+        """Return the objective.
+
+        Args:
+            load: gives models by a variant's name or a weights file.
+
+        Raises:
+            RelumeError: an encoder or teacher cannot be used.
+        """
+        parts = {part.shown: (part.weight, part.build(load)) for part in self.parts}
+        lesson = Lesson(self.distillation, load) if self.distillation else None
+        if self.adversarial:
+            return AdversarialObjective(parts, lesson, Adversary(self.adversarial))
+        return WeightedObjective(parts, lesson)
+
+
+class WeightedObjective:
+    """The sum, without an adversary.
+
+    Args:
+        parts: weight and loss, by the name that the log has.
+        lesson: a teacher.
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[float, Loss]], lesson: Lesson | None = None) -> None:
+        self.parts = dict(parts)
+        self.lesson = lesson
+
+    def to(self, device: torch.device) -> WeightedObjective:
+        """Bring encoders and the teacher to the device, in place."""
+        for _, loss in self.parts.values():
+            if isinstance(loss, nn.Module):
+                loss.to(device)
+        if self.lesson:
+            self.lesson.teacher.to(device)
+        return self
+
+    def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the network on `batch["input"]` and compare with `batch["target"]`.
+
+        Returns:
+            "loss", the weighted sum, and each loss by its name.
+
+        Raises:
+            ConfigError: a loss cannot be had on patches of this size or of these channels.
+        """
+        heard: dict[str, Tensor] = {}
+        with self.lesson.listening(network) if self.lesson else nullcontext(heard) as heard:
+            output = network(batch["input"]).float()
+        target = batch["target"].float()
+        values, total = self._further(output, target)
+        with torch.autocast(output.device.type, enabled=False):
+            for name, (weight, loss) in self.parts.items():
+                values[name] = loss(output, target)
+                total = total + weight * values[name]
+        if self.lesson:
+            config = self.lesson.config
+            taught = self.lesson.losses(batch["input"], output, heard)
+            total = total + config.weight * taught["teacher"]
+            if "teacher_features" in taught:
+                total = total + config.features_weight * taught["teacher_features"]
+            values |= taught
+        return {"loss": total, **values}
+
+    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:  # noqa: ARG002
+        """Return losses beside those of the parts, and their weighted sum."""
+        return {}, output.new_zeros(())
+
+
+class AdversarialObjective(WeightedObjective):
+    """The sum with an adversary, which the loop trains beside the network (`base.Partnered`).
+
+    Attributes:
+        partner: the discriminator.
+        optimiser: settings of its optimiser, None for those of the network's.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, tuple[float, Loss]], lesson: Lesson | None, adversary: Adversary
+    ) -> None:
+        super().__init__(parts, lesson)
+        self.adversary = adversary
+        self.partner = adversary.discriminator
+        self.optimiser = adversary.config.optimiser
+
+    def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
+        """Return the discriminator's losses on the last output and target: "loss", "real", "fake" …"""
+        return self.adversary.own_losses(partner)
+
+    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        value = self.adversary.judge(output, target)
+        return {"adversarial": value}, self.adversary.config.weight * value
+
+
+CONFIG = WeightedConfig
