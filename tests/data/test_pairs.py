@@ -49,6 +49,50 @@ def test_batches_depend_on_seed_and_step_alone(folder):
     assert not equal(whole[:1], whole[1:2])
 
 
+class Noisy:
+    """Random in each sample: noise of a random strength, and sometimes upside down."""
+
+    margin = 1
+
+    def __call__(self, high, *, generator):
+        strength = torch.rand((), generator=generator)
+        low = high[..., ::2, ::2] + strength * torch.randn(high[..., ::2, ::2].shape, generator=generator)
+        return low.flip(2) if torch.rand((), generator=generator) < 0.5 else low
+
+
+def noisy(folder, *, batch=4, workers=0):
+    config = PatchesConfig(folders=(folder,), patch=8, batch=batch, workers=workers)
+    return PairLoader(PhotoList.find(config.folders), config, Noisy(), scale=2, channels=3, seed=1)
+
+
+def test_random_degradations_depend_on_the_sample_alone(folder):
+    whole = list(noisy(folder).batches(0, 4))
+    assert equal(whole[2:], list(noisy(folder).batches(2, 4)))
+    shares = [list(noisy(folder).batches(0, 4, rank=rank, world=4)) for rank in range(4)]
+    joined = [
+        {name: torch.cat([share[step][name] for share in shares]) for name in whole[0]} for step in range(4)
+    ]
+    assert equal(whole, joined)
+    assert equal([{name: torch.cat([batch[name] for batch in whole]) for name in whole[0]}],
+                 list(noisy(folder, batch=16).batches(0, 1)))  # fmt: skip
+
+
+def test_each_sample_is_degraded_differently(tmp_path):
+    write(Picture(pixels=torch.full((3, 64, 64), 0.5)), tmp_path / "gray.png")
+    (batch,) = noisy(tmp_path).batches(0, 1)
+    assert len({sample.numpy().tobytes() for sample in batch["input"]}) == 4
+
+
+def test_inputs_have_whole_8_bit_levels_within_range(folder):
+    (batch,) = noisy(folder).batches(0, 1)
+    levels = batch["input"] * 255
+    assert batch["input"].dtype == torch.float32
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    assert 0 <= batch["input"].min() <= batch["input"].max() <= 1
+    assert batch["input"].shape == (4, 3, 8, 8)
+    assert batch["target"].shape == (4, 3, 16, 16)
+
+
 def test_processes_share_the_batch_of_one(folder):
     (whole,) = loader(folder).batches(2, 3)
     shares = [next(iter(loader(folder).batches(2, 3, rank=rank, world=2))) for rank in (0, 1)]

@@ -44,7 +44,7 @@ def test_frozen_parameters_stay_and_others_move(photos, tmp_path):
     with torch.no_grad():
         assert (network(low) - run.network.eval().heavy(low)).abs().max() <= 1e-5
     assert header.recipe["frozen"] == ["heavy."]
-    assert header.recipe["objective"]["kind"] == "routing"
+    assert header.recipe["objective"]["name"] == "routing"
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {"distance", "balance", "light"} <= logged[-1].keys()
 

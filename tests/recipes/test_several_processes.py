@@ -20,17 +20,24 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path):
         write(Picture(pixels=torch.rand(3, 48, 48)), tmp_path / "photos" / f"{index}.png")
     arguments = ["train", "cfsr-x2", "--data", "../photos"]
     for setting in ("steps=8", "data.batch=4", "data.patch=8", "network.width=8", "network.depths=[1]",
-                    "network.kernel_size=3", "threads=1", "log_every=4", "save_every=4"):  # fmt: skip
+                    "network.kernel_size=3", "threads=1", "log_every=4", "save_every=4",
+                    "accumulate=2", "degradation=bsrgan", "device=cpu"):  # fmt: skip
         arguments += ["--set", setting]
-    launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc_per_node=2"]}
+    launchers = {
+        "one": [],
+        "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node=2"],
+        "accelerate": ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"],
+    }
     for run, launcher in launchers.items():
         (tmp_path / run).mkdir()
         subprocess.run(
             [sys.executable, *launcher, "-m", "relume.apps.cli", *arguments],
             cwd=tmp_path / run, check=True, capture_output=True, timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-    (_, one), (_, two) = (
+    (_, one), *others = (
         read_checkpoint(tmp_path / run / "runs" / "cfsr-x2" / "cfsr-x2.safetensors") for run in launchers
     )
-    assert max((one[name] - two[name]).abs().max() for name in one) <= 1e-6
+    for header, two in others:
+        assert header.trained["processes"] == 2
+        assert max((one[name] - two[name]).abs().max() for name in one) <= 1e-6

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from relume.core.checkpoints import read_checkpoint
 from relume.core.pictures import Picture, read, write
@@ -63,39 +65,6 @@ def test_a_run_leaves_weights_curve_pictures_and_log(desk):
     assert "finished (60 steps)" in finished.stderr
 
 
-def test_killed_again_and_again_it_ends_with_the_weights_of_a_run_left_alone(desk):
-    longer = ["--data", "photos", *TINY, *SAVING, "--set", "steps=1500"]
-    train(desk, "--run", "alone", *longer)
-    kills = 0
-    while kills < 3:
-        process = subprocess.Popen(
-            command("--run", "killed", *longer), cwd=desk,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        state = desk / "killed" / "state.safetensors"
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        # Killed at an odd moment once it has got further than the last one did.
-        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
-            time.sleep(0.02)
-        time.sleep(0.137)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-    assert kills >= 1, "the run was over before it could be killed"
-    done = train(desk, "--run", "killed", *longer)
-    assert "going on after step" in done.stderr
-    (alone, ours), (_, theirs) = (
-        read_checkpoint(desk / name / "cfsr-x2.safetensors") for name in ("alone", "killed")
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    steps = [json.loads(line)["step"] for line in (desk / "killed" / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))
-    assert alone.trained["step"] == 1500
-
-
 def test_ctrl_c_saves_and_the_same_command_goes_on(desk):
     arguments = ["--data", "photos", *TINY, *SAVING, "--set", "steps=100000"]
     process = subprocess.Popen(
@@ -121,6 +90,16 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(desk):
         (["--data", "photos", "--set", "steps=many"], "steps: Input should be a valid integer"),
         (["--data", "photos", "--set", "steps.x=1"], "holds one value"),
         (["--data", "photos", "--set", "steps"], "--set takes NAME=VALUE"),
+        (
+            ["--data", "photos", "--set", "degradation=bicubik"],
+            "did you mean 'bicubic'?",
+        ),
+        (["--data", "photos", "--set", "objective.epsilom=1"], "did you mean 'objective.epsilon'?"),
+        (
+            ["--data", "photos", "--set", "accumulate=4"],
+            "evenly for 1 process with accumulate=4; 4 can",
+        ),
+        (["--data", "photos", "--set", "objective=routing"], "needs a network with one router"),
         (["--data", "photos", "--budget", "cpus"], "unknown budget 'cpus'; did you mean 'cpu'?"),
         (["--data", "nowhere"], "nowhere is not a folder"),
         (["--data", "photos", "--run", "photos/0.png/run"], "cannot make the folder"),
@@ -134,6 +113,21 @@ def test_what_cannot_be_run_is_refused_in_one_line(desk, arguments, message):
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.batch=10000000", "GiB is free on cpu; lower data.batch or data.patch, or raise accumulate"),
+        ("data.patch=400", "too small for a patch of 808x808"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_it_starts(desk, setting, message):
+    more = ["--set", "data.patch=8"] if "patch" not in setting else []
+    done = train(desk, "--data", "photos", "--set", setting, *more, expect=1)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+    assert not (desk / "runs").exists()
 
 
 def test_another_recipe_in_the_same_folder_is_refused(desk):
@@ -198,9 +192,55 @@ def test_a_disk_that_fills_is_one_line(desk):
     ]
 
 
-def test_show_recipe_prints_what_would_run(desk):
-    done = train(desk, "--data", "photos", "--set", "data.batch=2", "--show-recipe")
-    recipe = json.loads(done.stdout)
+def test_show_recipe_prints_what_would_run_and_it_loads_back(desk):
+    arguments = ["--data", "photos", "--set", "data.batch=2", "--set", "objective=mse", "--budget", "gpu"]
+    done = train(desk, *arguments, "--show-recipe")
+    recipe = yaml.safe_load(done.stdout)
     assert recipe["data"]["batch"] == 2
     assert recipe["variant"] == "cfsr-x2"
+    assert recipe["objective"]["name"] == "mse"
     assert not (desk / "runs").exists()
+    (desk / "mine.yaml").write_text(done.stdout)
+    again = subprocess.run(
+        [*command()[:-1], "mine.yaml", "--show-recipe"], cwd=desk, capture_output=True, text=True, timeout=300
+    )
+    assert again.stdout == done.stdout
+
+
+def test_a_recipe_as_yaml_runs_under_its_own_name(desk):
+    (desk / "small.yaml").write_text(
+        "variant: cfsr-x2\nsteps: 4\nthreads: 1\nnetwork: {width: 8, depths: [1], kernel_size: 3}\n"
+        "data: {folders: [photos], patch: 8, batch: 4}\nobjective: {name: mse}\naccumulate: 2\n"
+    )
+    subprocess.run(
+        [*command()[:-1], "small.yaml", "--set", "seed=5"],
+        cwd=desk,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    header, _ = read_checkpoint(desk / "runs" / "small" / "cfsr-x2.safetensors")
+    assert header.recipe["objective"] == {"name": "mse", "epsilon": 1e-3}
+    assert (header.recipe["seed"], header.recipe["accumulate"]) == (5, 2)
+    assert header.recipe["optimiser"]["learning_rate"] == 2e-3
+
+
+def test_a_dry_run_tells_what_it_takes_and_leaves_nothing(desk):
+    before = sorted(desk.rglob("*"))
+    done = train(desk, "--data", "photos", "--validation", "set", *TINY, "--set", "steps=5000", "--dry-run")
+    assert sorted(desk.rglob("*")) == before
+    recipe, told = done.stdout.split("\n\n")
+    assert yaml.safe_load(recipe)["steps"] == 5000
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in told.strip().splitlines())
+    assert set(rows) == {"parameters", "multiply-accumulates", "batch", "memory", "time", "waiting for data",
+                         "a validation", "the whole run"}  # fmt: skip
+    assert re.match(r"[\d.e-]+ s a step \(median of 10\)", rows["time"])
+    assert "for 5,000 steps" in rows["the whole run"]
+
+
+def test_settings_that_change_no_weights_may_differ_when_it_goes_on(desk):
+    train(desk, "--data", "photos", *TINY, *SHORT)
+    run = desk / "runs" / "cfsr-x2"
+    (run / "cfsr-x2.safetensors").unlink()
+    train(desk, "--data", "photos", *TINY, *SHORT, "--set", "keep=2", "--set", "data.memory_gib=1")
+    assert (run / "cfsr-x2.safetensors").exists()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -19,17 +22,23 @@ from relume.core.errors import ConfigError, RelumeError, UnknownNameError
 from relume.data.benchmarks import refuse_channels
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
+from relume.data.preparation.reading import PieceList
 from relume.models import zoo
 from relume.nn.network import Network, count_parameters
 from relume.nn.surgery import apply_steps
 from relume.recipes.base import Recipe
+from relume.train.demand import Timing, demand, memory_left, time_steps
 from relume.train.loop import Loop, Observer
+from relume.train.objectives.models import build_objective
 from relume.train.observers import Curve, JsonLog, tensorboard_log
-from relume.train.state import read_progress
+from relume.train.state import numbered_paths, read_progress
 from relume.train.validation import Validation
 
 _LEAST_TAKEN_OVER = 0.5
 """Below this share of a network's parameter tensors, a start is surely not what was meant."""
+
+_FREE = ("log_every", "keep", "keep_every", "data.workers", "data.ahead", "data.memory_gib")
+"""Settings that change no weights, so a run may go on with others."""
 
 
 def find_recipe(variant: str, budget: str) -> Recipe:
@@ -49,6 +58,21 @@ def find_recipe(variant: str, budget: str) -> Recipe:
     return found
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of a run came to.
+
+    Attributes:
+        timing: of the steps.
+        validation_seconds: of one validation; None where nothing is validated.
+        whole_seconds: estimate for all steps and validations.
+    """
+
+    timing: Timing
+    validation_seconds: float | None
+    whole_seconds: float
+
+
 class Run:
     """A recipe in a folder, ready to start or to go on.
 
@@ -60,6 +84,8 @@ class Run:
 
     Attributes:
         taken_over: share of the network's parameter tensors that came from `recipe.start`.
+        demand: what it asks of the machine.
+        memory: estimate of the bytes that each process needs.
 
     Raises:
         RelumeError: pictures, weights or the folder cannot be used, or it holds another run.
@@ -72,7 +98,7 @@ class Run:
         self.folder = folder
         self.command = command
         self.system = find_variant(recipe.variant).system
-        self.photos = PhotoList.find(recipe.data.folders)
+        self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(recipe.data.folders)
         # The photos are part of what a run is: going on with others would be another run.
         resolved = {**recipe.model_dump(mode="json"), "photos": self.photos.digest}
         self.done = _steps_done(folder, resolved)
@@ -103,29 +129,32 @@ class Run:
         if recipe.validation.folder is not None:
             refuse_channels(self.network.contract.channels)
             validate = Validation(recipe.validation, scale=scale, folder=folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RelumeError(
-                f"cannot make the folder {folder}: {error.strerror}; choose another --run"
-            ) from error
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,
-            recipe.objective.build(),
+            build_objective(recipe.objective, lambda name: zoo.load(name)[0]),
             source_of_batches,
             recipe,
             folder=folder,
             recipe=resolved,
             validate=validate,
+            decides=recipe.validation.best,
+            lowest=recipe.validation.lowest,
             observers=[
                 JsonLog(folder),
                 *([tensorboard] if tensorboard else []),
-                Curve(folder, title=recipe.variant),
+                Curve(folder, title=recipe.variant, figure=recipe.validation.best),
                 *observers,
             ],
             on_best=lambda state, step: self._write(self.best_path, state, step),
+            on_numbered=lambda state, step: self._write(numbered_paths(folder, step)[1], state, step),
         )
+        world = self.loop.accelerator.num_processes
+        _refuse_uneven(recipe, world)
+        patch = torch.zeros(1, self.network.contract.channels, recipe.data.patch, recipe.data.patch)
+        self.demand = demand(self.loop.stepper.holdings, patch, precision=recipe.precision)
+        self.memory = self.demand.memory(recipe.data.batch // world // recipe.accumulate)
+        _refuse_lack_of_memory(self.memory, self.loop)
 
     @property
     def best_path(self) -> Path:
@@ -144,6 +173,12 @@ class Run:
             RunStoppedError: interrupted (Ctrl-C); the state is saved and the same command goes on.
             RelumeError: the training cannot go on.
         """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RelumeError(
+                f"cannot make the folder {self.folder}: {error.strerror}; choose another --run"
+            ) from error
         with _stopping_cleanly(self.loop):
             averaged = self.loop.run()
         if self.loop.accelerator.is_main_process:
@@ -151,6 +186,21 @@ class Run:
         # Without this, several processes wait for each other for ever when they exit.
         self.loop.accelerator.end_training()
         return self.weights_path
+
+    def rehearse(self, *, steps: int = 10) -> Rehearsal:
+        """Take a few real steps and validate once; the weights move, so train with another `Run`."""
+        # Loaders begin by working ahead, so what they can keep up shows only later.
+        ahead = self.recipe.data.workers * self.recipe.data.ahead
+        timing = time_steps(self.loop, warm_up=2 + ahead, steps=steps)
+        seconds = None
+        if self.loop.validate is not None and self.loop.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            started = time.perf_counter()
+            self.loop.validate(self.network.eval(), 0)
+            seconds = time.perf_counter() - started
+        validations = -(-self.recipe.steps // self.recipe.validate_every)
+        whole = timing.seconds * self.recipe.steps + (seconds or 0.0) * validations
+        return Rehearsal(timing, seconds, whole)
 
     def _write(self, path: Path, state: Mapping[str, Tensor], step: int, *, finished: bool = False) -> None:
         network: Network = zoo.build(self.recipe.network, system=self.system)
@@ -166,8 +216,9 @@ class Run:
                 "by": "relume",
                 "step": step,
                 "of_steps": self.recipe.steps,
-                "hours": round(self.loop.seconds / 3600, 3),
+                "hours": round(self.loop.progress.seconds / 3600, 3),
                 "device": str(self.loop.accelerator.device),
+                "processes": self.loop.accelerator.num_processes,
                 "pictures": len(self.photos.paths),
                 "pictures_sha256": self.photos.digest,
                 "folders": [_public_name(folder) for folder in self.recipe.data.folders],
@@ -217,8 +268,9 @@ def _steps_done(folder: Path, resolved: Mapping[str, Any]) -> int:
     progress = read_progress(folder)
     if progress is None:
         return 0
+    before, now = _flat(progress.recipe), _flat(resolved)
     changed = sorted(
-        name for name in {*resolved, *progress.recipe} if resolved.get(name) != progress.recipe.get(name)
+        name for name in {*before, *now} if name not in _FREE and before.get(name) != now.get(name)
     )
     if changed:
         raise RelumeError(
@@ -226,6 +278,46 @@ def _steps_done(folder: Path, resolved: Mapping[str, Any]) -> int:
             f"give the same settings to go on, or choose another --run folder"
         )
     return progress.step
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested plain values under dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _refuse_uneven(recipe: Recipe, world: int) -> None:
+    """Refuse a batch that processes and accumulation cannot cut evenly.
+
+    Raises:
+        ConfigError: they cannot; batches that can are named.
+    """
+    batch, pieces = recipe.data.batch, world * recipe.accumulate
+    if batch % pieces:
+        fitting = [size for size in (batch // pieces * pieces, (batch // pieces + 1) * pieces) if size]
+        raise ConfigError(
+            f"data.batch={batch} cannot be cut evenly for {world} process{'es' if world > 1 else ''} with "
+            f"accumulate={recipe.accumulate}; {' or '.join(map(str, fitting))} can"
+        )
+
+
+def _refuse_lack_of_memory(needed: int, loop: Loop) -> None:
+    """Refuse what surely does not fit: the estimate leaves out what operations need for a moment.
+
+    Raises:
+        ConfigError: more is needed than there is.
+    """
+    device = loop.accelerator.device
+    left = memory_left(device)
+    # Processes on CPUs of one machine share its memory; each GPU has its own.
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+    if left is not None and needed * sharing > left:
+        raise ConfigError(
+            f"training needs about {needed * sharing / 2**30:.1f} GiB of memory, but {left / 2**30:.1f} GiB "
+            f"is free on {device.type}; lower data.batch or data.patch, or raise accumulate"
+        )
 
 
 @contextmanager

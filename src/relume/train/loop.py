@@ -8,21 +8,30 @@ the same folder it continues from its last checkpoint, on a CPU bit for bit.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
 from relume.core.errors import RelumeError
-from relume.train.ema import WeightAverage
 from relume.train.objectives.base import Objective
-from relume.train.settings import LoopConfig, OptimiserConfig, ScheduleConfig
-from relume.train.state import Progress, load_state, read_progress, save_state
+from relume.train.settings import LoopConfig
+from relume.train.state import (
+    Progress,
+    keep_numbered,
+    load_state,
+    random_state,
+    read_progress,
+    save_state,
+    undisturbed_random,
+)
+from relume.train.stepping import Stepper, learning_rate
 
 
 class BatchSource(Protocol):
@@ -39,15 +48,23 @@ class Observer(Protocol):
     """Is told what happens; draws progress, writes logs, saves pictures."""
 
     def started(self, step: int, steps: int) -> None:
-        """The loop begins after `step` of `steps` steps."""
+        """The loop begins after `step` of `steps` steps; told again when it goes back."""
         ...
 
     def logged(self, step: int, values: Mapping[str, float]) -> None:
-        """Losses, learning rate, gradient norm and seconds a step, as means since the last call."""
+        """What was measured since the last call, as means over steps and processes.
+
+        Losses by name, "gradient" (its norm before clipping), "learning_rate", "seconds_per_step", and
+        "data_share", the share of the time spent waiting for data.
+        """
         ...
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         """Figures of a validation."""
+        ...
+
+    def noticed(self, step: int, text: str) -> None:
+        """Something that the user should know, in one line."""
         ...
 
     def finished(self, step: int) -> None:
@@ -60,30 +77,10 @@ class RunStoppedError(RelumeError):
 
 
 Validate = Callable[[nn.Module, int], Mapping[str, float]]
-"""Measures a network after a step; the figure "psnr", if given, decides which weights are best."""
+"""Measures a network after a step; one of its figures decides which weights are best."""
 
-
-def learning_rate(step: int, steps: int, optimiser: OptimiserConfig, schedule: ScheduleConfig) -> float:
-    """Return the rate of step `step` (from 0) of `steps`: linear warm-up, then half a cosine to the floor."""
-    warmup = min(schedule.warmup, steps)
-    if step < warmup:
-        return optimiser.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return optimiser.learning_rate * (schedule.floor + (1 - schedule.floor) * cosine)
-
-
-def build_optimiser(parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Return the optimiser that the config names."""
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    # Fused: hundreds of small tensors are updated in one call, which on a CPU saves 5 % of CFSR's step.
-    return kind(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+KeepWeights = Callable[[Mapping[str, Tensor], int], None]
+"""Is given the averaged state and the step after which it is."""
 
 
 class Loop:
@@ -97,8 +94,11 @@ class Loop:
         folder: where the state lies; it must exist.
         recipe: the resolved recipe as plain values, kept in the state.
         validate: measures the averaged weights every `config.validate_every` steps.
+        decides: which of its figures tells the best weights, if it is among them.
+        lowest: whether the lowest of that figure is best, rather than the highest.
         observers: who is told.
-        on_best: called with the averaged state whenever a validation was the best so far.
+        on_best: called whenever a validation was the best so far.
+        on_numbered: called whenever a state is kept under its number, with the path for its weights.
     """
 
     def __init__(
@@ -111,29 +111,44 @@ class Loop:
         folder: Path,
         recipe: Mapping[str, Any],
         validate: Validate | None = None,
+        decides: str = "psnr",
+        lowest: bool = False,
         observers: Iterable[Observer] = (),
-        on_best: Callable[[Mapping[str, Tensor], int], None] | None = None,
+        on_best: KeepWeights | None = None,
+        on_numbered: KeepWeights | None = None,
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.accelerator = Accelerator(cpu=config.device == "cpu")
+        self.accelerator = Accelerator(
+            cpu=config.device == "cpu",
+            mixed_precision="no",
+            # Buffers of the first process are not sent before each forward: a partner that is called twice
+            # in a step would find its own changed under the gradient.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
         self.config = config
-        self._refuse_missing_precision()
-        self.objective = objective
         self.source = source
         self.folder = folder
-        self.recipe = recipe
         self.validate = validate
+        self.decides = decides
+        self.lowest = lowest
         self.observers = tuple(observers) if self.accelerator.is_main_process else ()
         self.on_best = on_best
-        self.network = network.to(self.accelerator.device)
-        optimiser = build_optimiser(self.network.parameters(), config.optimiser)
-        self.wrapped, self.optimiser = self.accelerator.prepare(self.network, optimiser)
-        self.average = WeightAverage(self.network, config.ema)
-        self.step = 0
-        self.best: float | None = None
-        self.seconds = 0.0
+        self.on_numbered = on_numbered
+        self.network = network
+        self.stepper = Stepper(network, objective, config, self.accelerator)
+        if self.accelerator.process_index:
+            # Processes share the weights, but layers such as dropout must not draw the same in each.
+            torch.manual_seed(config.seed * 4099 + self.accelerator.process_index)
+        self.progress = Progress(step=0, seconds=0.0, best=None, recipe=recipe)
         self.stop_asked = False
+        self._broken_in_a_row = 0
+        self._beginning: dict[str, Tensor] | None = None
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.step
 
     def ask_to_stop(self) -> None:
         """Ask the run to save its state and stop after the step that is under way."""
@@ -144,68 +159,79 @@ class Loop:
 
         Raises:
             RunStoppedError: `ask_to_stop` was called; the state is saved.
-            RelumeError: the loss is no longer a number, or the state cannot be written.
+            RelumeError: the loss is no longer a number whatever was tried, or the state cannot be written.
         """
-        self._resume()
+        self.resume()
         for observer in self.observers:
             observer.started(self.step, self.config.steps)
         try:
-            self._train()
+            while self.step < self.config.steps:
+                self._train()
         finally:
             for observer in self.observers:
                 observer.finished(self.step)
-        return self.average.state(self.network)
+        return self.stepper.holdings.average.state(self.network)
+
+    def resume(self) -> None:
+        """Take up the folder's state, if there is one."""
+        progress = read_progress(self.folder)
+        if progress is None:
+            # Until the first state is saved, this is where a run goes back to.
+            self._beginning = {name: value.clone() for name, value in self.stepper.holdings.tensors()}
+            return
+        load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)
+        self._take_up(progress)
+
+    def _take_up(self, progress: Progress) -> None:
+        self.progress = progress
+        if self.stepper.scaler and progress.scaler:
+            self.stepper.scaler.load_state_dict(dict(progress.scaler))
 
     def _train(self) -> None:
+        """Train until the last step, or until the run has gone back."""
         meter = _Meter()
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.wrapped.train()
-        started = time.perf_counter()
-        device = self.accelerator.device
-        for batch in self.source.batches(self.step, self.config.steps, rank=rank, world=world, device=device):
-            values = self._one_step(batch)
-            self.step += 1
-            meter.add(values)
-            now = time.perf_counter()
-            self.seconds += now - started
-            meter.seconds += now - started
-            started = now
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        batches = iter(
+            self.source.batches(
+                self.step, self.config.steps, rank=rank, world=world, device=self.accelerator.device
+            )
+        )
+        self.stepper.train()
+        while self.step < self.config.steps:
+            started = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - started
+            outcome = self.stepper.step(batch, self.step, slowed=self.progress.slowed)
+            seconds = time.perf_counter() - started
+            self.progress = replace(
+                self.progress, step=self.step + 1, seconds=self.progress.seconds + seconds
+            )
+            meter.add_time(seconds, waited)
+            if outcome.broken:
+                self._broken_in_a_row += 1
+                if self._broken_in_a_row > self.config.recovery.skips:
+                    self._go_back()
+                    return
+                self._notice("the loss or its gradient is no number; this batch is skipped")
+            elif not outcome.overflow:
+                self._broken_in_a_row = 0
+                meter.add(outcome.values)
             last = self.step == self.config.steps
             stopping = self._stop_agreed()
             if self.step % self.config.log_every == 0 or last:
                 self._log(meter.take(self.accelerator))
             if self.validate and (self.step % self.config.validate_every == 0 or last):
                 self._validate()
-                started = time.perf_counter()
-            if self.step % self.config.save_every == 0 or last or stopping:
-                self._refuse_broken(values)
+            saving = self.step % self.config.save_every == 0 and not self._broken_in_a_row
+            if saving or last or stopping:
+                if not self._weights_are_numbers():
+                    self._go_back()
+                    return
                 self.save()
             if stopping and not last:
                 raise RunStoppedError(
                     f"stopped after step {self.step} of {self.config.steps}; the same command goes on"
                 )
-
-    def _one_step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        rate = learning_rate(self.step, self.config.steps, self.config.optimiser, self.config.schedule)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        # Not accelerate's autocast, which would stay on the network and colour its validation as well.
-        mixed = self.config.precision == "bf16"
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=mixed):
-            losses = self.objective(self.wrapped, batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses["loss"])
-        limit = self.config.clip or math.inf
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), limit)
-        self.optimiser.step()
-        self.average.update(self.network, self.step + 1)
-        return {**{name: value.detach() for name, value in losses.items()}, "gradient": norm.detach()}
-
-    def _refuse_missing_precision(self) -> None:
-        device = self.accelerator.device
-        if self.config.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            name = torch.cuda.get_device_name(device)
-            raise RelumeError(f"{name} cannot compute in bf16; use --set precision=fp32")
 
     def _stop_agreed(self) -> bool:
         """Tell whether to stop now; several processes ask each other, but only now and then."""
@@ -217,52 +243,102 @@ class Loop:
         return bool(self.accelerator.reduce(asked) > 0)
 
     def _log(self, means: dict[str, float]) -> None:
-        self._refuse_broken(means)
+        if "loss" not in means:  # every batch since the last line was skipped, which has been said
+            return
         rate = learning_rate(self.step - 1, self.config.steps, self.config.optimiser, self.config.schedule)
         for observer in self.observers:
-            observer.logged(self.step, {**means, "learning_rate": rate})
+            observer.logged(self.step, {**means, "learning_rate": self.progress.slowed * rate})
 
-    def _refuse_broken(self, values: Mapping[str, Tensor | float]) -> None:
-        """Stop before weights that are no longer numbers can be logged or saved."""
-        if not all(math.isfinite(float(values[name])) for name in ("loss", "gradient")):
+    def _notice(self, text: str) -> None:
+        for observer in self.observers:
+            observer.noticed(self.step, text)
+
+    def _weights_are_numbers(self) -> bool:
+        norms = torch._foreach_norm([value.detach().float() for value in self.network.parameters()])
+        return bool(torch.stack(norms).isfinite().all())
+
+    def _go_back(self) -> None:
+        """Take up the last good state with a lower rate.
+
+        All of it follows from the state and the batches, so a run that is killed meanwhile does the same.
+
+        Raises:
+            RelumeError: it went back too often.
+        """
+        recovery, reached = self.config.recovery, self.progress
+        returns = reached.returns + 1
+        if returns > recovery.returns:
             raise RelumeError(
-                f"the loss is no longer a number near step {self.step}; lower optimiser.learning_rate or use "
-                f"precision=fp32; the last good state is kept in {self.folder}"
+                f"the loss is no longer a number near step {self.step}, also after going back "
+                f"{recovery.returns} times and lowering the learning rate to {reached.slowed:.2g} of the "
+                f"scheduled one; lower optimiser.learning_rate or use precision=fp32; the last good state is "
+                f"in {self.folder}"
             )
+        saved = read_progress(self.folder)
+        if saved is not None:
+            load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)
+        else:
+            assert self._beginning is not None
+            self.stepper.holdings.load(self._beginning)
+            saved = replace(reached, step=0, best=None, scaler={})
+        slowed = reached.slowed * recovery.lower
+        self._take_up(
+            replace(
+                saved,
+                seconds=reached.seconds,
+                slowed=slowed,
+                returns=returns,
+                trouble=max(reached.trouble, reached.step),
+            )
+        )
+        self._broken_in_a_row = 0
+        for observer in self.observers:
+            observer.started(self.step, self.config.steps)
+        self._notice(
+            f"the loss was no number near step {reached.step}: back to the state of step {self.step}, with "
+            f"{slowed:.2g} of the scheduled learning rate"
+        )
 
     def _validate(self) -> None:
         if not self.accelerator.is_main_process or self.validate is None:
             return
         kept = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        averaged = self.average.state(self.network)
+        averaged = self.stepper.holdings.average.state(self.network)
         self.network.load_state_dict(averaged)
         self.network.eval()
         try:
-            figures = self.validate(self.network, self.step)
+            with undisturbed_random():
+                figures = self.validate(self.network, self.step)
         finally:
             self.network.load_state_dict(kept)
-            self.wrapped.train()
+            self.stepper.train()
         for observer in self.observers:
             observer.validated(self.step, figures)
-        figure = figures.get("psnr")
-        if figure is not None and (self.best is None or figure > self.best):
-            self.best = figure
+        figure, best = figures.get(self.decides), self.progress.best
+        if figure is not None and (best is None or (figure < best if self.lowest else figure > best)):
+            self.progress = replace(self.progress, best=figure)
             if self.on_best:
-                self.on_best(averaged, self.step)
+                with undisturbed_random():
+                    self.on_best(averaged, self.step)
 
     def save(self) -> None:
         """Write the state to continue from."""
+        if self.step > self.progress.trouble:
+            self.progress = replace(self.progress, returns=0, trouble=0)
+        scaler = self.stepper.scaler.state_dict() if self.stepper.scaler else {}
+        self.progress = replace(self.progress, scaler=scaler)
+        random = [random_state()]
+        if self.accelerator.num_processes > 1:
+            random = gather_object(random)
         if self.accelerator.is_main_process:
-            progress = Progress(self.step, self.seconds, self.best, self.recipe)
-            save_state(self.folder, self.network, self.optimiser, self.average, progress)
+            save_state(self.folder, self.stepper.holdings, self.progress, random)
+            keep, keep_every = self.config.keep, self.config.keep_every
+            if keep_numbered(self.folder, self.step, keep=keep, keep_every=keep_every) and self.on_numbered:
+                # The random state has been saved; going on from here must draw the same.
+                with undisturbed_random():
+                    self.on_numbered(self.stepper.holdings.average.state(self.network), self.step)
+        self._beginning = None
         self.accelerator.wait_for_everyone()
-
-    def _resume(self) -> None:
-        progress = read_progress(self.folder)
-        if progress is None:
-            return
-        load_state(self.folder, self.network, self.optimiser, self.average)
-        self.step, self.seconds, self.best = progress.step, progress.seconds, progress.best
 
 
 class _Meter:
@@ -270,19 +346,28 @@ class _Meter:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        self.seconds = 0.0
+        self._counts: dict[str, int] = {}
+        self._steps = 0
+        self._seconds = 0.0
+        self._waited = 0.0
+
+    def add_time(self, seconds: float, waited: float) -> None:
+        """Count a step, and how much of its time went into waiting for data."""
+        self._steps += 1
+        self._seconds += seconds
+        self._waited += waited
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-        self._count += 1
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
         means = {
-            name: float(accelerator.reduce(value, reduction="mean")) / self._count
+            name: float(accelerator.reduce(value, reduction="mean")) / self._counts[name]
             for name, value in self._sums.items()
         }
-        means["seconds_per_step"] = self.seconds / self._count
-        self._sums, self._count, self.seconds = {}, 0, 0.0
+        means["seconds_per_step"] = self._seconds / self._steps
+        means["data_share"] = self._waited / self._seconds
+        self._sums, self._counts, self._steps, self._seconds, self._waited = {}, {}, 0, 0.0, 0.0
         return means

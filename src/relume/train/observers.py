@@ -14,9 +14,10 @@ LOG = "log.jsonl"
 
 
 class JsonLog:
-    """Appends one JSON object a line to `log.jsonl`: losses, and validations under "validation".
+    """Appends one JSON object a line to `log.jsonl`, each with its "step".
 
-    Lines of steps that a resumed run does again are cut off first, so the file
+    That is losses and the like by name, a validation's figures under "validation", or a text under
+    "notice". Lines of steps that a resumed run does again are cut off first, so the file
     always reads as one run.
     """
 
@@ -33,6 +34,9 @@ class JsonLog:
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         self._append({"step": step, "validation": dict(values)})
+
+    def noticed(self, step: int, text: str) -> None:
+        self._append({"step": step, "notice": text})
 
     def finished(self, step: int) -> None:
         """Nothing is held open."""
@@ -68,7 +72,9 @@ class TensorBoardLog:
         self._kind = SummaryWriter
         self._writer: Any = None
 
-    def started(self, step: int, steps: int) -> None:  # noqa: ARG002
+    def started(self, step: int, steps: int) -> None:
+        if self._writer is not None:
+            self.finished(steps)
         self._writer = self._kind(str(self._folder), purge_step=step + 1)
 
     def logged(self, step: int, values: Mapping[str, float]) -> None:
@@ -78,6 +84,9 @@ class TensorBoardLog:
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(f"validation/{name}", value, step)
+
+    def noticed(self, step: int, text: str) -> None:
+        self._writer.add_text("notices", text, step)
 
     def finished(self, step: int) -> None:  # noqa: ARG002
         self._writer.close()
@@ -94,17 +103,23 @@ def tensorboard_log(folder: Path) -> TensorBoardLog | None:
 class Curve:
     """Draws loss and validation over the steps into `curve.png`, anew after each validation.
 
+    Args:
+        folder: the run's folder, whose log is drawn.
+        title: above both drawings.
+        figure: which figure of the validations; bicubic's beside it where there is one.
+
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
 
-    def __init__(self, folder: Path, *, title: str) -> None:
+    def __init__(self, folder: Path, *, title: str, figure: str = "psnr") -> None:
         try:
             import matplotlib as _  # noqa: F401
         except ImportError as error:
             raise MissingDependencyError("matplotlib", "drawing the training curve", "train") from error
         self._folder = folder
         self._title = title
+        self._figure = figure
 
     def started(self, step: int, steps: int) -> None:
         """Nothing to draw yet."""
@@ -115,6 +130,9 @@ class Curve:
     def validated(self, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
         self._draw()
 
+    def noticed(self, step: int, text: str) -> None:
+        """Notices are not drawn."""
+
     def finished(self, step: int) -> None:
         if step:
             self._draw()
@@ -124,7 +142,8 @@ class Curve:
 
         lines = read_log(self._folder / LOG)
         losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-        figures = [(line["step"], line["validation"]) for line in lines if "validation" in line]
+        name, plain = self._figure, f"{self._figure}_bicubic"
+        figures = [(line["step"], line["validation"]) for line in lines if name in line.get("validation", ())]
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         if losses:
@@ -132,10 +151,11 @@ class Curve:
         left.set(title="loss", xlabel="step", yscale="log")
         if figures:
             steps = [step for step, _ in figures]
-            right.plot(steps, [values["psnr"] for _, values in figures], marker=".", label="network")
-            right.axhline(figures[0][1]["psnr_bicubic"], color="tab:orange", linestyle="--", label="bicubic")
+            right.plot(steps, [values[name] for _, values in figures], marker=".", label="network")
+            if plain in figures[0][1]:
+                right.axhline(figures[0][1][plain], color="tab:orange", linestyle="--", label="bicubic")
             right.legend(loc="center right")
-        right.set(title="PSNR of the validation set, dB", xlabel="step")
+        right.set(title=f"{name} of the validation set", xlabel="step")
         figure.suptitle(self._title)
         with whole(self._folder / "curve.png") as partial:
             figure.savefig(partial, dpi=110, format="png")

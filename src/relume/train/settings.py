@@ -39,34 +39,61 @@ class ScheduleConfig(Config):
     floor: Fraction = 1e-3
 
 
+class RecoveryConfig(Config):
+    """What happens when a loss or a gradient is no longer a number.
+
+    Such a step never reaches the weights. Its batch is skipped; when more than `skips` are so in a row, the
+    run goes back to its last saved state with a lower rate, and after `returns` times without getting past
+    the place it gives up.
+
+    Attributes:
+        skips: broken steps in a row that are only skipped.
+        returns: times that it goes back to one place.
+        lower: factor on the learning rate, for the rest of the run, each time that it goes back.
+    """
+
+    skips: NonNegativeInt = 3
+    returns: NonNegativeInt = 5
+    lower: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
 class LoopConfig(Config):
     """What the loop needs to know; a recipe adds model, data and objective.
 
     Attributes:
         steps: how many optimiser steps.
         seed: of weights, patches and degradation.
-        precision: "fp32", or mixed precision in "bf16" (which needs no loss scaling).
+        precision: "fp32", or mixed precision: "bf16", or "fp16" with a loss scale that adapts.
         device: "auto" takes a GPU where there is one; "cpu".
+        accumulate: parts into which each process cuts its share of the batch, to hold less at once; the
+            gradient is that of the whole, but layers that look at the batch (batch norm) see a part.
         clip: largest norm of the whole gradient; 0 clips nothing.
         ema: decay of the running mean of the weights, which is what is validated and kept; 0: none.
         threads: CPU threads of the run; 0 leaves PyTorch's choice. Results repeat bit for bit
             only with the same number.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints to resume from.
+        keep: how many of these are kept under their numbers, beside the newest.
+        keep_every: those whose number is a multiple of it are kept for good; 0: none.
         validate_every: steps between validations.
+        recovery: what happens when the loss is no longer a number.
         optimiser: the optimiser.
         schedule: the learning rate over time.
     """
 
     steps: PositiveInt = 1000
     seed: NonNegativeInt = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu"] = "auto"
+    accumulate: PositiveInt = 1
     clip: NonNegativeFloat = 1.0
     ema: Fraction = 0.999
     threads: NonNegativeInt = 0
     log_every: PositiveInt = 50
     save_every: PositiveInt = 500
+    keep: NonNegativeInt = 0
+    keep_every: NonNegativeInt = 0
     validate_every: PositiveInt = 500
+    recovery: RecoveryConfig = RecoveryConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()

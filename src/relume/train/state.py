@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +21,203 @@ from relume.core.files import whole
 from relume.train.ema import WeightAverage
 
 FILE = "state.safetensors"
+NUMBERED = "numbered"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training has come.
+    """How far a training has come, and what it has learnt about itself on the way.
 
     Attributes:
         step: optimiser steps done.
         seconds: time spent in them, over all starts.
         best: best validation figure so far, None before the first.
         recipe: the resolved recipe, to refuse continuing another run.
+        slowed: factor on the learning rate after going back.
+        returns: how often it went back to get past step `trouble`.
+        trouble: furthest step at which it had to go back; 0: none.
+        scaler: state of the loss scale, empty without one.
     """
 
     step: int
     seconds: float
     best: float | None
     recipe: Mapping[str, Any]
+    slowed: float = 1.0
+    returns: int = 0
+    trouble: int = 0
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """All that a training changes and a resumed one must find again.
+
+    Attributes:
+        networks: by name: "network", and "partner" where the objective has one.
+        optimisers: of each, by the same names.
+        average: running mean of the network's weights.
+    """
+
+    networks: Mapping[str, nn.Module]
+    optimisers: Mapping[str, Optimizer]
+    average: WeightAverage
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every tensor under the name that it has in the file."""
+        for name, network in self.networks.items():
+            yield from ((f"{name}/{key}", value) for key, value in network.state_dict().items())
+            for index, moments in self.optimisers[name].state_dict()["state"].items():
+                yield from ((f"{name}-optimiser/{index}/{key}", value) for key, value in moments.items())
+        yield from ((f"average/{name}", value) for name, value in self.average.mean.items())
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put every tensor back in its place.
+
+        Raises:
+            RuntimeError, KeyError, ValueError: they belong to another network.
+        """
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            group, name = key.split("/", 1)
+            groups.setdefault(group, {})[name] = value
+        for name, network in self.networks.items():
+            network.load_state_dict(groups.get(name, {}))
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in groups.get(f"{name}-optimiser", {}).items():
+                index, moment = key.split("/")
+                moments.setdefault(int(index), {})[moment] = value
+            optimiser = self.optimisers[name]
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        with torch.no_grad():
+            for name, mean in self.average.mean.items():
+                mean.copy_(groups["average"][name])
+
+
+def random_state() -> dict[str, Tensor]:
+    """Return the state of this process's random numbers, which layers such as dropout draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+@contextmanager
+def undisturbed_random() -> Iterator[None]:
+    """Put the random state back afterwards, whatever is drawn inside."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def set_random_state(states: Mapping[str, Tensor]) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def save_state(
-    folder: Path, network: nn.Module, optimiser: Optimizer, average: WeightAverage, progress: Progress,
+    folder: Path, holdings: Holdings, progress: Progress, random: Sequence[Mapping[str, Tensor]],
 ) -> None:  # fmt: skip
-    """Write weights, their mean, the optimiser's moments, random state and progress.
+    """Write the holdings, the progress and each process's random state.
 
     Raises:
         RelumeError: the disk is full or the folder closed.
     """
-    tensors: dict[str, Tensor] = {f"network/{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"average/{name}": value for name, value in average.mean.items()}
-    for index, moments in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{name}": value for name, value in moments.items()}
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
-    text = {"step": progress.step, "seconds": progress.seconds, "best": progress.best,
-            "recipe": progress.recipe}  # fmt: skip
+    tensors = dict(holdings.tensors())
+    for rank, states in enumerate(random):
+        tensors |= {f"random/{rank}/{name}": value for name, value in states.items()}
     with whole(folder / FILE) as partial:
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         # Not save_file, whose own error would hide that the disk is full.
-        partial.write_bytes(save(plain, metadata={"training": json.dumps(text)}))
+        partial.write_bytes(save(plain, metadata={"training": json.dumps(asdict(progress))}))
+
+
+def keep_numbered(folder: Path, step: int, *, keep: int, keep_every: int) -> bool:
+    """Keep the newest state under its number too, and remove what is past keeping.
+
+    Args:
+        folder: the run's folder.
+        step: the state's step.
+        keep: how many of the last numbered ones stay.
+        keep_every: multiples of it stay for good; 0: none.
+
+    Returns:
+        Whether this one was kept.
+
+    Raises:
+        RelumeError: the disk is full or the folder closed.
+    """
+    for_good = bool(keep_every) and step % keep_every == 0
+    if not (keep or for_good):
+        return False
+    state, _ = numbered_paths(folder, step)
+    state.parent.mkdir(exist_ok=True)
+    with whole(state) as partial:
+        partial.unlink()
+        try:
+            partial.hardlink_to(
+                folder / FILE
+            )  # the file is replaced, never changed, so two names may share it
+        except OSError:  # some file systems know no hard links
+            shutil.copyfile(folder / FILE, partial)
+    # A run that went back has numbers to come: they no longer belong to it.
+    numbers = numbered(folder)
+    last = [number for number in numbers if number <= step][-keep:] if keep else []
+    for number in numbers:
+        if number > step or not (number in last or (keep_every and number % keep_every == 0)):
+            for path in numbered_paths(folder, number):
+                path.unlink(missing_ok=True)
+    return True
+
+
+def numbered(folder: Path) -> list[int]:
+    """Return the steps of a run's numbered states, in order."""
+    names = (path.name.partition(".")[0] for path in (folder / NUMBERED).glob("*.state.safetensors"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def numbered_paths(folder: Path, step: int) -> tuple[Path, Path]:
+    """Return where the state of a step and its averaged weights are kept."""
+    place = folder / NUMBERED
+    return place / f"{step:07d}.state.safetensors", place / f"{step:07d}.safetensors"
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """Return how far the run in a folder has come, or None where there is none."""
+    """Return how far the run in a folder has come, or None where there is none.
+
+    Raises:
+        CheckpointError: the file is not the state of a training.
+    """
     path = folder / FILE
-    if not path.exists():
-        return None
-    values = _header(path)
-    return Progress(
-        step=values["step"], seconds=values["seconds"], best=values["best"], recipe=values["recipe"]
-    )
+    return Progress(**_header(path)) if path.exists() else None
 
 
-def load_state(folder: Path, network: nn.Module, optimiser: Optimizer, average: WeightAverage) -> None:
+def load_state(folder: Path, holdings: Holdings, *, rank: int = 0) -> None:
     """Put everything that `save_state` wrote back in its place.
+
+    Args:
+        folder: the run's folder.
+        holdings: what is filled.
+        rank: which of several processes this is; one that was not there when the state was written keeps
+            the random numbers that it has.
 
     Raises:
         CheckpointError: the file is damaged or belongs to another network.
     """
     path = folder / FILE
     tensors = read_tensors(path)
-    groups: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimiser": {}, "random": {}}
-    for key, value in tensors.items():
-        group, name = key.split("/", 1)
-        groups[group][name] = value
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in groups["optimiser"].items():
-        index, name = key.split("/")
-        moments.setdefault(int(index), {})[name] = value
     try:
-        network.load_state_dict(groups["network"])
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-        with torch.no_grad():
-            for name, mean in average.mean.items():
-                mean.copy_(groups["average"][name])
+        holdings.load(tensors)
     except (RuntimeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} does not belong to this model; choose another --run folder") from error
-    torch.set_rng_state(groups["random"]["cpu"])
-    if "cuda" in groups["random"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(groups["random"]["cuda"])
+    prefix = f"random/{rank}/"
+    states = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if states:
+        set_random_state(states)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -107,8 +226,12 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             values: dict[str, Any] = json.loads((file.metadata() or {})["training"])
-            return values
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not the state of a training; remove it or choose another --run"
         ) from error
+    if not values.keys() <= Progress.__dataclass_fields__.keys() or "recipe" not in values:
+        raise CheckpointError(
+            f"{path} is the state of another version's training; remove it or choose another --run"
+        )
+    return values

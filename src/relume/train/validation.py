@@ -23,11 +23,15 @@ class ValidationConfig(Config):
         folder: a benchmark set as `relume evaluate` takes it; None validates nothing.
         protocol: how it is measured.
         pictures: how many of the set are saved as pictures, beside bicubic and target.
+        best: the figure that decides which weights are best.
+        lowest: whether the lowest of it is best, rather than the highest.
     """
 
     folder: Path | None = None
     protocol: str = "sr-y"
     pictures: NonNegativeInt = 2
+    best: str = "psnr"
+    lowest: bool = False
 
 
 class Validation:

@@ -1,0 +1,296 @@
+"""What is written about photos: a journal to go on from after a kill, and the index of the result."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from relume.core.errors import DataError, RelumeError
+from relume.core.files import reason, whole
+
+INDEX = "index.json"
+PIECES = "pieces"
+"""The folder of the pieces, beside the index."""
+
+JOURNAL = ".preparation.jsonl"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """What was found out about a photo.
+
+    Attributes:
+        source: its path below the folder that was looked through, with "/".
+        bytes: size of the file.
+        changed: when the file was last changed, nanoseconds.
+        sha256: of the file; empty where it could not be read.
+        kind: its format ("jpeg"); empty where it could not be told.
+        height: pixels, upright.
+        width: pixels, upright.
+        channels: 1 gray, 3 RGB.
+        bits: 8 or 16 a sample.
+        quality: as `checks.jpeg_quality`; None where it is no JPEG.
+        blockiness: as `checks.blockiness`.
+        sharpness: as `checks.sharpness`, of its middle.
+        likeness: `checks.likeness` as 16 hexadecimal digits.
+        problem: why it cannot be used at all, None where it can.
+    """
+
+    source: str
+    bytes: int
+    changed: int
+    sha256: str = ""
+    kind: str = ""
+    height: int = 0
+    width: int = 0
+    channels: int = 0
+    bits: int = 0
+    quality: int | None = None
+    blockiness: float = 0.0
+    sharpness: float = 0.0
+    likeness: str = ""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What became of a photo.
+
+    Attributes:
+        source: as of `Photo`.
+        sha256: as of `Photo`, to tell that it is still the same.
+        files: of its pieces, below the pieces folder, with "/".
+        height: of each piece, pixels.
+        width: of each piece, pixels.
+        places: top and left of each piece in the photo.
+        sharpness: of each piece.
+        dropped: pieces that were not sharp enough.
+        bytes: size of the files.
+    """
+
+    source: str
+    sha256: str
+    files: list[str]
+    height: int
+    width: int
+    places: list[list[int]]
+    sharpness: list[float]
+    dropped: int
+    bytes: int
+
+
+class Journal:
+    """Keeps what is done, line by line, so that a killed preparation goes on; a context manager.
+
+    Args:
+        folder: of the result; it must exist.
+        settings: how photos are cut; a journal with others is refused.
+
+    Attributes:
+        photos: what is known already, by source.
+        cuts: what is done already, by source.
+
+    Raises:
+        DataError: pieces that were cut otherwise lie here, or another preparation is at work.
+        RelumeError: the journal cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.path = folder / JOURNAL
+        self.photos: dict[str, Photo] = {}
+        self.cuts: dict[str, Cut] = {}
+        self._settings = dict(settings)
+        try:
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            raise RelumeError(f"{self.path}: cannot be written: {reason(error)}") from None
+        try:
+            _take(self._file.fileno(), folder)
+            self._read(folder)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, record: Photo | Cut) -> None:
+        """Keep a record.
+
+        Raises:
+            RelumeError: the disk is full or the like.
+        """
+        kind = "photo" if isinstance(record, Photo) else "cut"
+        known: dict[str, Any] = self.photos if isinstance(record, Photo) else self.cuts
+        known[record.source] = record
+        self._append({kind: asdict(record)})
+
+    def drop_cut(self, source: str) -> None:
+        """Forget what became of a photo, whose pieces are gone."""
+        del self.cuts[source]
+        self._append({"dropped": source})
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise RelumeError(f"{self.path}: cannot be written: {reason(error)}") from None
+
+    def _read(self, folder: Path) -> None:
+        self._file.seek(0)
+        sound = 0
+        for number, line in enumerate(self._file):
+            if not line.endswith(b"\n"):
+                break  # a kill has cut it short; what it told is done again
+            try:
+                self._understand(json.loads(line), first=number == 0, folder=folder)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataError(
+                    f"{self.path} is damaged in line {number + 1} ({error}); "
+                    f"remove {folder} or choose another -o"
+                ) from None
+            sound += len(line)
+        self._file.truncate(sound)
+        if not sound:
+            self._append({"format": FORMAT, "cut": self._settings})
+
+    def _understand(self, line: Mapping[str, Any], *, first: bool, folder: Path) -> None:
+        if first:
+            if line["format"] != FORMAT or line["cut"] != self._settings:
+                theirs = ", ".join(
+                    f"{name} {value}"
+                    for name, value in line["cut"].items()
+                    if value != self._settings.get(name)
+                )
+                raise DataError(
+                    f"{folder} holds pieces that were cut otherwise ({theirs or 'by another version'}); "
+                    f"give the same settings to go on, or choose another -o"
+                )
+        elif "photo" in line:
+            photo = Photo(**line["photo"])
+            self.photos[photo.source] = photo
+        elif "cut" in line:
+            cut = Cut(**line["cut"])
+            self.cuts[cut.source] = cut
+        else:
+            self.cuts.pop(line["dropped"], None)
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    """Keep others from the same folder for as long as the file is open, where the system can (not Windows).
+
+    Raises:
+        DataError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise DataError(
+            f"another preparation is at work in {folder}; wait for it or choose another -o"
+        ) from None
+
+
+def rows(
+    photos: Iterable[Photo], reasons: Mapping[str, str], cuts: Mapping[str, Cut]
+) -> list[dict[str, Any]]:
+    """Return one row a photo: its end, all that is known of it, and its pieces."""
+    found = []
+    for photo in photos:
+        facts = asdict(photo)
+        del facts["problem"], facts["changed"]
+        cut = cuts.get(photo.source)
+        pieces = None
+        if cut is not None:
+            pieces = asdict(cut)
+            del pieces["source"], pieces["sha256"]
+        why = reasons.get(photo.source)
+        found.append({"state": "refused" if why else "taken", "reason": why, **facts, "pieces": pieces})
+    return found
+
+
+def write_index(path: Path, settings: Mapping[str, Any], found: list[dict[str, Any]]) -> None:
+    """Write the index, whole or not at all.
+
+    Raises:
+        RelumeError: it cannot be written.
+    """
+    with whole(path) as partial:
+        partial.write_text(
+            json.dumps({"format": FORMAT, "settings": dict(settings), "photos": found}, indent=1)
+        )
+
+
+def read_index(folder: Path) -> dict[str, Any] | None:
+    """Return the index of a prepared folder, None where it is none.
+
+    Raises:
+        DataError: it is damaged or of another version.
+    """
+    path = folder / INDEX
+    if not (folder / JOURNAL).exists() and not path.exists():
+        return None
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+        ours = values["format"] == FORMAT
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} holds a preparation that was not finished; the same relume prepare goes on"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no index of relume prepare ({error}); prepare the photos anew") from None
+    if not ours:
+        raise DataError(f"{path} was written by another version of relume; prepare the photos anew")
+    return values
+
+
+def write_table(path: Path, found: list[dict[str, Any]]) -> None:
+    """Write the rows as .csv or .json, by the name.
+
+    Raises:
+        RelumeError: another ending, or it cannot be written.
+    """
+    check_table(path)
+    if path.suffix.lower() == ".json":
+        text = json.dumps(found, indent=1)
+    else:
+        table = io.StringIO()
+        names = ["state", "reason", *(field.name for field in fields(Photo)), "pieces"]
+        names = [name for name in names if name not in ("problem", "changed")]
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        for row in found:
+            pieces = row["pieces"]
+            writer.writerow({**row, "pieces": len(pieces["places"]) if pieces else 0})
+        text = table.getvalue()
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def check_table(path: Path) -> None:
+    """Check that a table may have this name.
+
+    Raises:
+        RelumeError: it may not.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise RelumeError(f"{path}: a report ends in .csv or .json; choose one of them")
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir fails on a name too long
+        raise RelumeError(f"{path}: the folder {path.parent} does not exist; create it or choose another")

@@ -1,0 +1,1 @@
+"""Trainings as one page: what a run folder tells, its curves, its pictures."""

@@ -1,0 +1,183 @@
+"""Losses and gradients that are no numbers: skipped, gone back from, given up; never in the weights."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from relume.core.errors import RelumeError
+from relume.train.loop import Loop
+from relume.train.observers import JsonLog, read_log
+from relume.train.settings import LoopConfig, RecoveryConfig
+from relume.train.state import load_state, read_progress
+
+
+class Poisoned:
+    """Batches that a small network can learn; those of some steps hold NaN or infinity."""
+
+    def __init__(self, *poison, value=float("nan")):
+        self.poison = poison
+        self.value = value
+
+    def batches(self, first, last, *, rank, world, device):
+        for step in range(first, last):
+            low = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(step))
+            yield {"input": low + (self.value if step in self.poison else 0), "target": low * 0.5}
+
+
+class Exploding:
+    """A loss that is no number as long as the rate is above a limit, at one place of the run."""
+
+    def __init__(self, *, limit, at):
+        self.limit, self.at, self.loop = limit, at, None
+
+    def __call__(self, network, batch):
+        loss = (network(batch["input"]) - batch["target"]).abs().mean()
+        if self.loop.step >= self.at and self.loop.progress.slowed > self.limit:
+            loss = loss * float("inf")
+        return {"loss": loss}
+
+
+class Distance:
+    def __call__(self, network, batch):
+        return {"loss": (network(batch["input"]) - batch["target"]).abs().mean()}
+
+
+def loop(folder, source, objective=None, *, network=None, **settings):
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    config = LoopConfig(**{"steps": 40, "log_every": 10, "save_every": 10, **settings})
+    network = network or nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    run = Loop(network, objective or Distance(), source, config, folder=folder, recipe={},
+               observers=[JsonLog(folder)])  # fmt: skip
+    if isinstance(objective, Exploding):
+        objective.loop = run
+    return run
+
+
+def notices(folder):
+    return [(line["step"], line["notice"]) for line in read_log(folder / "log.jsonl") if "notice" in line]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_broken_batch_is_skipped_and_said_in_one_line(tmp_path, value, precision):
+    # Without batch norm in front, which would make numbers of what is merely huge.
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 1, 1))
+    run = loop(tmp_path, Poisoned(15, value=value), network=network, precision=precision)
+    run.stepper.objective = lambda network, batch: {"loss": (network(batch["input"]).square()).mean()}
+    final = run.run()
+    assert notices(tmp_path) == [(16, "the loss or its gradient is no number; this batch is skipped")]
+    assert all(tensor.isfinite().all() for tensor in final.values())
+    losses = [line["loss"] for line in read_log(tmp_path / "log.jsonl") if "loss" in line]
+    assert len(losses) == 4
+    assert all(loss == loss for loss in losses)
+
+
+def test_a_skipped_batch_leaves_all_as_if_it_had_not_been(tmp_path):
+    class Without(Poisoned):
+        def batches(self, first, last, **named):
+            clean = Poisoned().batches(first, last, **named)
+            return (batch for step, batch in enumerate(clean, first) if step != 15)
+
+    run = loop(tmp_path / "poisoned", Poisoned(15), steps=40, ema=0, log_every=1, save_every=100)
+    # The same steps with the same rates, by hand.
+    other = loop(tmp_path / "without", Without(), steps=40, ema=0)
+    poisoned = run.run()
+    other.stepper.train()
+    for step, batch in zip((step for step in range(40) if step != 15),
+                           Without().batches(0, 40, rank=0, world=1, device=None), strict=True):  # fmt: skip
+        assert not other.stepper.step(batch, step).broken
+    ours = other.network.state_dict()
+    assert all(torch.equal(poisoned[name], ours[name]) for name in ours)
+    assert ours["1.running_mean"].isfinite().all()
+
+
+def test_too_many_in_a_row_go_back_to_the_last_state_with_a_lower_rate(tmp_path):
+    objective = Exploding(limit=0.3, at=25)
+    final = loop(tmp_path, Poisoned(), objective, recovery=RecoveryConfig(skips=2)).run()
+    said = notices(tmp_path)
+    assert [text for _, text in said if "back" in text] == [
+        f"the loss was no number near step 28: back to the state of step 20, with {rate} of the scheduled "
+        "learning rate" for rate in ("0.5", "0.25")
+    ]  # fmt: skip
+    assert read_progress(tmp_path).slowed == 0.25
+    assert read_progress(tmp_path).returns == 0
+    assert all(tensor.isfinite().all() for tensor in final.values())
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_before_the_first_state_it_goes_back_to_the_beginning(tmp_path):
+    run = loop(tmp_path, Poisoned(), Exploding(limit=0.7, at=3), recovery=RecoveryConfig(skips=0))
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    seen = []
+    run.source.batches, batches = (
+        lambda first, *rest, **named: seen.append(
+            (first, all(torch.equal(before[name], value) for name, value in run.network.state_dict().items()))
+        ) or batches(first, *rest, **named),
+        run.source.batches,
+    )  # fmt: skip
+    run.run()
+    assert seen == [(0, True), (0, True)]
+    assert run.progress.slowed == 0.5
+
+
+def test_gives_up_in_one_line_and_leaves_the_last_good_state(tmp_path):
+    run = loop(tmp_path, Poisoned(*range(23, 40)), recovery=RecoveryConfig(skips=1, returns=2))
+    with pytest.raises(
+        RelumeError, match=r"no longer a number near step 25.*going back 2 times.*learning_rate"
+    ):
+        run.run()
+    assert len([text for _, text in notices(tmp_path) if "back to" in text]) == 2
+    again = loop(tmp_path, Poisoned())
+    load_state(tmp_path, again.stepper.holdings)
+    assert read_progress(tmp_path).step == 20
+    assert all(value.isfinite().all() for value in again.network.state_dict().values())
+
+
+def test_killed_while_it_goes_back_it_ends_as_if_left_alone(tmp_path):
+    settings = {"recovery": RecoveryConfig(skips=1), "save_every": 5}
+    alone = loop(tmp_path / "alone", Poisoned(), Exploding(limit=0.3, at=23), **settings).run()
+
+    class KilledError(Exception):
+        pass
+
+    class Killing(Poisoned):
+        """Ends after so many batches, as a kill does: nothing is saved."""
+
+        def batches(self, *arguments, **named):
+            for batch in super().batches(*arguments, **named):
+                self.left -= 1
+                if self.left < 0:
+                    raise KilledError
+                yield batch
+
+    for left in (23, 6, 3, 5, 9, 2):
+        source = Killing()
+        source.left = left
+        with pytest.raises(KilledError):
+            loop(tmp_path / "killed", source, Exploding(limit=0.3, at=23), **settings).run()
+    killed = loop(tmp_path / "killed", Poisoned(), Exploding(limit=0.3, at=23), **settings).run()
+    assert all(torch.equal(alone[name], killed[name]) for name in alone)
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    class Breaks(Distance):
+        """What an optimiser does with a far too large rate: a good step leaves broken weights."""
+
+        def __call__(self, network, batch):
+            if run.step == 19 and run.progress.slowed == 1:
+                with torch.no_grad():
+                    network[2].bias.fill_(float("inf"))
+                return {
+                    "loss": network[0].weight.square().sum()
+                    + 0 * network(batch["input"]).nan_to_num(0, 0, 0).sum()
+                }
+            return super().__call__(network, batch)
+
+    run = loop(tmp_path, Poisoned(), Breaks())
+    final = run.run()
+    assert all(value.isfinite().all() for value in final.values())
+    assert run.progress.slowed == 0.5
