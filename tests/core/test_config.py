@@ -62,3 +62,8 @@ def test_configs_cannot_be_changed():
 def test_nearest_ignores_case_and_gives_up():
     assert nearest("CFSR-X4", ["cfsr-x2", "cfsr-x4"]) == "cfsr-x4"
     assert nearest("zzz", ["cfsr-x2"]) is None
+
+
+def test_a_slip_in_the_name_of_a_part_is_told():
+    with pytest.raises(ConfigError, match="no setting 'optimsier'; did you mean 'optimiser'"):
+        Outer().override({"optimsier": {}}, where="recipe")

@@ -121,6 +121,10 @@ def _refuse_unknown(
     known = keys(root, values)
     # `steps` for `train.steps` is the commonest slip, so the last part is compared as well.
     tails = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
+    # What holds settings of its own is a name too.
+    parents = path.rpartition(".")[0]
+    here = {name: f"{parents}.{name}" if parents else name for name in owner.model_fields}
+    tails |= {name: whole for name, whole in here.items() if name not in tails}
     close = nearest(path, known) if "." in path else None
     # `lr` for `learning_rate` is the next.
     initials = {
