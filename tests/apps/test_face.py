@@ -10,8 +10,9 @@ import torch
 import relume
 from relume.core.errors import CheckpointError, OutputExistsError, PictureError, RelumeError, UnknownNameError
 from relume.infer.engines.base import Place
-from relume.infer.restorer import Restorer, Wishes
+from relume.infer.restorer import Restorer
 from relume.infer.targets import Target
+from relume.infer.wishes import Wishes
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 
 

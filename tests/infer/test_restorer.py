@@ -14,9 +14,10 @@ from relume.core.errors import RelumeError
 from relume.core.pictures import Canvas, Picture, StoredPicture
 from relume.infer.engines.base import Place
 from relume.infer.footprint import bytes_per_pixel
-from relume.infer.restorer import WHOLE, Relative, Restorer, Wishes
+from relume.infer.restorer import Relative, Restorer
 from relume.infer.targets import Target
 from relume.infer.tiling import Tiler
+from relume.infer.wishes import WHOLE, Wishes
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 from relume.nn.native.build import find_compiler
 from relume.nn.resize import imresize
@@ -130,12 +131,12 @@ def test_less_memory_makes_smaller_tiles(restorer, monkeypatch):
     monkeypatch.setattr(Restorer, "_plane_strips", strips)
     picture, results = noise(300, 310), []
     for room in (1 << 40, 12 << 20, 5 << 20):
-        monkeypatch.setattr(module, "_room", lambda wishes, room=room: room + picture.pixels.nbytes * 4)
+        monkeypatch.setattr(module, "room_for", lambda wishes, room=room: room + picture.pixels.nbytes * 4)
         results.append(restorer(picture).pixels)
     first, *smaller = [tile if tile is not None else 10**6 for tile in seen]
     assert first > smaller[0] > smaller[1]
     assert all((each - results[0]).abs().max() <= 1e-5 for each in results)
-    monkeypatch.setattr(module, "_room", lambda wishes: picture.pixels.nbytes * 4 + 1000)
+    monkeypatch.setattr(module, "room_for", lambda wishes: picture.pixels.nbytes * 4 + 1000)
     with pytest.raises(RelumeError, match="memory does not suffice"):
         restorer(picture)
 
@@ -144,7 +145,7 @@ def test_a_tile_that_is_named_must_keep_to_the_memory_that_is_named_too(restorer
     from relume.infer import restorer as module
 
     picture = noise(300, 310)
-    monkeypatch.setattr(module, "_room", lambda _: picture.pixels.nbytes * 4 + (3 << 20))
+    monkeypatch.setattr(module, "room_for", lambda _: picture.pixels.nbytes * 4 + (3 << 20))
     assert restorer.restore(picture, Wishes(tile=WHOLE)).picture.pixels.shape[1] > 300
     with pytest.raises(RelumeError, match=r"in tiles of 310 pixels needs .* or leave out --tile"):
         restorer.restore(picture, Wishes(tile=WHOLE, memory=1 << 30, strict=True))

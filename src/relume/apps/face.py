@@ -14,8 +14,9 @@ from relume.core.errors import RelumeError
 from relume.core.pictures import Picture
 from relume.infer.choosing import default_device
 from relume.infer.engines.base import Place, Precision
-from relume.infer.restorer import Relative, Restorer, Wishes
+from relume.infer.restorer import Relative, Restorer
 from relume.infer.targets import Target
+from relume.infer.wishes import Wishes
 from relume.models import zoo
 from relume.nn.network import Network
 
@@ -32,6 +33,7 @@ def load(
     precision: Precision = "fp32",
     threads: int | None = None,
     effort: float | None = None,
+    strength: float | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Restorer:
     """Load a model for use.
@@ -48,13 +50,14 @@ def load(
         precision: of the arithmetic: "fp32", "bf16" or "fp16"; not every engine has all.
         threads: on the CPU; None takes PyTorch's number, that of the cores.
         effort: 0..1, quality against time, for models that have such a choice; None takes the model's own.
+        strength: 0..1, for models that have a slider between two looks; None takes the model's own.
         say: told what takes long or had to be done otherwise, one line each.
 
     Raises:
         UnknownNameError: no such model or engine; the nearest is named.
         CheckpointError: the file cannot be used.
         EngineError: the engine or device cannot be used here, or for this model.
-        RelumeError: the model knows no effort, or the effort is out of range.
+        RelumeError: the model knows no effort or strength, or they are out of range.
     """
 
     def ready(name: str | PathLike[str]) -> tuple[Network, str]:
@@ -62,6 +65,8 @@ def load(
         called = header.variant or f"{header.model} ({Path(name).name})"
         if effort is not None:
             _set_effort(network, effort, called)
+        if strength is not None:
+            set_strength(network, strength, called)
         return network, called
 
     relatives: dict[int, Relative] = {}
@@ -127,6 +132,19 @@ def _set_effort(network: Network, effort: float, name: str) -> None:
     if not network.contract.effort:
         raise RelumeError(f"{name} knows no effort: it does the same everywhere; leave the effort out")
     network.effort = effort
+
+
+def set_strength(network: Network, strength: float, name: str) -> None:
+    """Set a network's slider.
+
+    Raises:
+        RelumeError: it has none, or the strength is out of range.
+    """
+    if not 0 <= strength <= 1:
+        raise RelumeError(f"strength {strength:g} is out of range; choose 0 (weak) to 1 (strong)")
+    if not network.contract.strength:
+        raise RelumeError(f"{name} knows no strength: it was trained for one look; leave the strength out")
+    network.strength = strength
 
 
 def upscale(

@@ -33,9 +33,10 @@ from relume.core.pictures import (
 from relume.infer.batch.stages import Job, Load, Outcome
 from relume.infer.consistency import EXACT
 from relume.infer.engines.base import Place, Precision
-from relume.infer.restorer import FREE_SHARE, Restorer, Result, Wishes
+from relume.infer.restorer import Restorer, Result
 from relume.infer.targets import Target
 from relume.infer.tiling import ran_out_of_memory
+from relume.infer.wishes import FREE_SHARE, Wishes
 from relume.models import zoo
 
 if TYPE_CHECKING:

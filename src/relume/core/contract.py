@@ -19,6 +19,8 @@ class Contract:
             output pixel; None where the reach is unbounded.
         value_range: lowest and highest value of input and output.
         effort: whether `Network.effort` may be set: 0..1, quality against time.
+        strength: whether `Network.strength` may be set: 0..1, from one of the looks that the model was
+            trained for to the other.
     """
 
     scale: int
@@ -26,3 +28,4 @@ class Contract:
     halo: int | None
     value_range: tuple[float, float] = (0.0, 1.0)
     effort: bool = False
+    strength: bool = False

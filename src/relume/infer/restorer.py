@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from relume.core.errors import RelumeError
-from relume.core.machine import free_memory, resident_memory
 from relume.core.pictures import Canvas, Picture, StoredPicture, bleed_canvas, bleed_colour, canvas_bytes
 from relume.infer.adapters import fitted
 from relume.infer.blending import blended_strips
@@ -29,58 +27,14 @@ from relume.infer.footprint import bytes_per_pixel, measured_bytes_per_pixel
 from relume.infer.guard import Guarded
 from relume.infer.operators import Chain, Operator
 from relume.infer.resampling import RowResampler
+from relume.infer.sizing import OVERLAP, Frame, room_for, tile_side
 from relume.infer.targets import Target, steps
 from relume.infer.tiling import Tiler, run_tiled
+from relume.infer.wishes import WHOLE, Wishes
 from relume.nn.network import Network
-
-WHOLE = 0
-"""Tile size that means: the whole picture at once."""
-
-LARGEST_TILE = 1024
-"""Longest tile that is chosen where memory would allow more: beyond it the halo costs little."""
-
-FREE_SHARE = 0.6
-"""Share of the memory that is free which is used where nothing else is asked for."""
-
-_SMALLEST_TILE = 16
-_OVERLAP = 32
-_MARGIN = 128 << 20
-"""Kept back of a memory promise for encoding and what libraries take."""
-
-_DEAREST = 4
-"""How many times PyTorch's tensors any engine may take, for what is not worth measuring."""
-
-_TOO_MUCH = 4
-"""Times the work of the whole picture from which a user is told what little memory costs."""
 
 _AT_ONCE = 16 << 20
 """Bytes of a strip that are looked at, resampled and compared at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """How a picture is to be enlarged.
-
-    Attributes:
-        target: the size; None takes the model's scale.
-        tile: longest side of the tiles in input pixels, `WHOLE` for the whole picture at once; None
-            chooses by memory.
-        ensemble: whether eight flips and turns are run and averaged.
-        faithful: whether the output is corrected until it agrees with the input.
-        memory: the most bytes that the process may come to hold; None takes `FREE_SHARE` of what is free.
-        strict: whether a tile that is named must keep to the memory too.
-        at_work: the most bytes of these that tiles may take; None leaves them all the rest.
-        folder: on whose disk pictures lie that memory does not hold; None keeps all in memory.
-    """
-
-    target: Target | None = None
-    tile: int | None = None
-    ensemble: bool = False
-    faithful: bool = False
-    memory: int | None = None
-    strict: bool = False
-    at_work: int | None = None
-    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +100,8 @@ class Restorer:
         self._relatives = dict(relatives or {})
         self.engine = make_ready(network, engine=engine, place=place, say=say)
         self._engines = {self.scale: self.engine}
-        self._footprints: dict[object, float] = {}
+        self._footprints: dict[object, float | None] = {}
+        self._tensors: dict[int, float] = {}
 
     @property
     def scale(self) -> int:
@@ -197,7 +152,7 @@ class Restorer:
         scales = self.chain((picture.height, picture.width), wishes)
         notes = self._notes(picture, wishes, scales)
         bands = picture.channels + picture.transparent
-        room = _room(wishes)
+        room = room_for(wishes)
         output: Tensor | Canvas
         if isinstance(picture, Picture):
             output = torch.empty(bands, height, width)
@@ -382,7 +337,7 @@ class Restorer:
             return
         if operator.halo is None:
             whole = window(0, height, 0, width)
-            overlap = min(_OVERLAP, tile // 3)
+            overlap = min(OVERLAP, tile // 3)
             for strip in blended_strips(
                 operator, whole, scale=operator.scale, tile=tile, overlap=overlap, advance=advance,
                 say=self._say,
@@ -403,66 +358,44 @@ class Restorer:
         Raises:
             RelumeError: memory does not suffice.
         """
-        height, width = source.height, source.width
-        longest = max(height, width)
         if wishes.tile is not None and not wishes.strict:
-            return wishes.tile or longest
+            return wishes.tile or max(source.height, source.width)
         adapted = fitted(operator, source.colours)
-        if wishes.tile is None and isinstance(adapted, Streaming) and adapted.stream_bytes(width) <= room:
+        if (
+            wishes.tile is None
+            and isinstance(adapted, Streaming)
+            and adapted.stream_bytes(source.width) <= room
+        ):
             return None
-        if wishes.at_work is not None:
-            room = min(room, wishes.at_work)
-        halo = _OVERLAP if operator.halo is None else operator.halo
-        largest = min(longest, LARGEST_TILE) if wishes.tile is None else min(longest, wishes.tile or longest)
-        # The strip, and what of it is put together with alpha.
-        strip_pixel = 4 * source.bands * operator.scale**2 * (1 + source.transparent)
 
-        on_cpu = self.engine.place.device == "cpu"
-        on_gpu = math.inf
-        if self.engine.place.device.startswith("cuda"):
-            on_gpu = 0.8 * torch.cuda.mem_get_info(self.engine.place.device)[0]
-
-        def taken(tile: int, pixel: float) -> float:
-            """Bytes beyond what there is: of the main memory, or of the GPU's for the tile itself."""
-            rows, columns = min(height, tile + 2 * halo), min(width, tile + 2 * halo)
-            at_work, strip = rows * columns * pixel, min(height, tile) * width * strip_pixel
-            return at_work + strip - room if on_cpu else max(strip - room, at_work - on_gpu)
-
-        least = self._bytes_per_pixel(scales, wishes)
-        pixel = least * (_DEAREST if on_cpu else 1)
-        if on_cpu and taken(largest, pixel) > 0:
+        def measured() -> float | None:
             key = (scales, wishes.ensemble, source.colours)
             if key not in self._footprints:
-                self._footprints[key] = measured_bytes_per_pixel(adapted, source.colours) or pixel
-            pixel = max(least, self._footprints[key])
-        tile = largest
-        smallest = _SMALLEST_TILE if wishes.tile is None else tile
-        while tile > smallest and taken(tile, pixel) > 0:
-            tile = max(smallest, tile * 7 // 8)
-        if taken(tile, pixel) > 0:
-            raise RelumeError(
-                f"memory does not suffice: {source.width}x{source.height} in tiles of {tile} pixels needs "
-                f"{_mebibytes(taken(tile, pixel))} more than there is; allow more (--memory)"
-                + (", or leave out --tile" if wishes.tile is not None else "")
-            )
-        tiles = -(-height // tile) * -(-width // tile)
-        work = tiles * min(height, tile + 2 * halo) * min(width, tile + 2 * halo) / (height * width)
-        if wishes.tile is None and work > _TOO_MUCH and self._say:
-            self._say(
-                f"so little memory makes tiles of {tile} pixels, which take {work:.0f} times as long; allow "
-                "more (--memory)"
-            )
-        return tile
+                self._footprints[key] = measured_bytes_per_pixel(adapted, source.colours)
+            return self._footprints[key]
+
+        frame = Frame(
+            height=source.height, width=source.width,
+            halo=OVERLAP if operator.halo is None else operator.halo,
+            # The strip, and what of it is put together with alpha.
+            strip=4 * source.bands * operator.scale**2 * (1 + source.transparent),
+            device=self.engine.place.device,
+        )  # fmt: skip
+        least = self._bytes_per_pixel(scales, wishes)
+        side, costs = tile_side(frame, wishes, room, least=least, measured=measured)
+        if costs and self._say:
+            self._say(costs)
+        return side
 
     def _bytes_per_pixel(self, scales: tuple[int, ...], wishes: Wishes) -> float:
         """Return what PyTorch's tensors take for each input pixel of a tile."""
         total, before = 0.0, 1
         for scale in scales:
             self._engine(scale)
-            if scale not in self._footprints:
+            if scale not in self._tensors:
                 network = self._networks[scale]
-                self._footprints[scale] = bytes_per_pixel(network.folded(), network.contract.channels)
-            total = max(total, self._footprints[scale] * before**2)
+                self._tensors[scale] = bytes_per_pixel(network.folded(), network.contract.channels)
+            total = max(total, self._tensors[scale] * before**2)
             before *= scale
         beside = 4 * self.contract.channels * before**2
         return total + beside * (1 + 2 * wishes.ensemble)
@@ -522,27 +455,3 @@ def _unchanged(source: _Source, advance: Callable[[float], None] | None) -> Iter
         yield source.rows(top, bottom).clone()
         if advance:
             advance(bottom / source.height)
-
-
-def _room(wishes: Wishes) -> int:
-    """Return the bytes that may still be taken.
-
-    Raises:
-        RelumeError: the program itself holds more than was allowed.
-    """
-    if wishes.memory is None:
-        free = free_memory()
-        # Where the system does not tell, what any machine of today has.
-        return int(FREE_SHARE * free) - _MARGIN if free is not None else 1 << 30
-    held = resident_memory() or 0
-    room = wishes.memory - held - _MARGIN
-    if room <= 0:
-        raise RelumeError(
-            f"{_mebibytes(wishes.memory)} are not enough: the program itself holds {_mebibytes(held)}, "
-            f"and {_mebibytes(_MARGIN)} are kept for encoding; allow more (--memory)"
-        )
-    return room
-
-
-def _mebibytes(count: float) -> str:
-    return f"{math.ceil(count / (1 << 20))} MiB"

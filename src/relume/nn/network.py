@@ -19,11 +19,14 @@ class Network(nn.Module):
             everywhere, 1 the dear one, and between them the bar for the dear way sinks as effort rises
             (`nn.routing`); None is the published decision. May be set where `contract.effort` says so;
             others have no choice to make.
+        strength: where a tunable model's slider stands, 0 to 1, read anew by each `forward` and `folded`
+            (`nn.slider`); None is the model's own. May be set where `contract.strength` says so.
     """
 
     config: Config
     steps: tuple[str, ...] = ()
     effort: float | None = None
+    strength: float | None = None
 
     @property
     def contract(self) -> Contract:

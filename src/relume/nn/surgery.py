@@ -14,6 +14,7 @@ from torch import nn
 
 from relume.core.errors import UnknownNameError
 from relume.nn.network import Network, Reparameterisable
+from relume.nn.slider import make_tunable
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
@@ -27,7 +28,7 @@ def reparameterise(module: nn.Module) -> None:
             reparameterise(child)
 
 
-STEPS: dict[str, Callable[[nn.Module], None]] = {"reparameterise": reparameterise}
+STEPS: dict[str, Callable[[nn.Module], None]] = {"reparameterise": reparameterise, "tunable": make_tunable}
 
 
 def apply_steps(model: AnyNetwork, steps: Iterable[str]) -> AnyNetwork:

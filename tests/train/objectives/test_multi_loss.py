@@ -10,9 +10,12 @@ from relume.core.errors import ConfigError
 from relume.measures.losses.total_variation import total_variation
 from relume.nn.network import Network
 from relume.nn.slider import make_tunable
+from relume.train.loop import Loop, RunStoppedError
 from relume.train.objectives.base import Placed
 from relume.train.objectives.models import build_objective
 from relume.train.objectives.multi_loss import MultiLossConfig, draw
+from relume.train.observers import JsonLog
+from relume.train.settings import LoopConfig
 
 AIMS = [["l1"], [{"name": "l1", "weight": 0.3}, {"name": "total-variation", "weight": 0.7}]]
 
@@ -123,6 +126,42 @@ def test_what_cannot_be_is_one_line(aims, said):
 def test_a_config_is_written_and_read_again():
     config = objective()
     assert MultiLossConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+class Noisy:
+    """Batches that depend on their step alone."""
+
+    def batches(self, first, last, *, rank, world, device):
+        for step in range(first, last):
+            target = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(step))
+            yield {"input": target + 0.1, "target": target}
+
+
+def test_a_training_that_was_stopped_goes_on_with_the_same_draws(tmp_path):
+    def loop(folder):
+        folder.mkdir(exist_ok=True)
+        config = LoopConfig(steps=12, log_every=3, save_every=4, validate_every=100)
+        return Loop(
+            tunable(), objective().build(), Noisy(), config, folder=folder,
+            recipe=config.model_dump(mode="json"), observers=[JsonLog(folder)],
+        )  # fmt: skip
+
+    straight = loop(tmp_path / "straight").run()
+    stopped = loop(tmp_path / "stopped")
+    batches = stopped.source.batches
+
+    def stopping(first, *arguments, **named):
+        for step, batch in enumerate(batches(first, *arguments, **named), start=first + 1):
+            if step == 5:
+                stopped.ask_to_stop()
+            yield batch
+
+    stopped.source.batches = stopping
+    with pytest.raises(RunStoppedError):
+        stopped.run()
+    resumed = loop(tmp_path / "stopped").run()
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(resumed[name], value) for name, value in straight.items())
 
 
 def test_a_short_training_makes_losses_follow_the_slider():

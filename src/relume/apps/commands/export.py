@@ -26,6 +26,10 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="File to write; default: NAME, here."),
     ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="0 (weak) to 1 (strong), for models that have that choice; it is fixed so."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Write a model for ONNX Runtime, OpenVINO or ncnn; height and width stay free.
@@ -33,12 +37,14 @@ def export(
     Input and output are `1 x channels x height x width`, 0..1. The written file is run and compared with
     PyTorch before it counts.
     """
-    from relume.apps.face import variant_named
+    from relume.apps.face import set_strength, variant_named
     from relume.infer.exporting import export as write
     from relume.models import zoo
 
     network, header = zoo.load(variant_named(name))
     stem = header.variant or Path(name).stem
+    if strength is not None:
+        set_strength(network, strength, stem)
     written, difference = write(network, to.value, output or Path(stem), overwrite=overwrite)
     shown = " and ".join(str(path) for path in written)
     checked = "not run, as its engine is not installed"

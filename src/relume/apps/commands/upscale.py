@@ -98,6 +98,12 @@ def upscale(
             help="0 (quick) to 1 (best), for models that have that choice.", rich_help_panel=_QUALITY
         ),
     ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="0 (weak) to 1 (strong), for models that have that choice.", rich_help_panel=_QUALITY
+        ),
+    ] = None,
     quality: Annotated[
         int | None,
         typer.Option(min=1, max=100, help="For jpeg, webp and avif.", rich_help_panel=_QUALITY),
@@ -186,9 +192,9 @@ def upscale(
     asked = {
         "--output": output, "--suffix": suffix, "--format": format, "--scale": scale, "--width": width,
         "--height": height, "--megapixels": megapixels, "--fit": fit, "--name": name, "--effort": effort,
-        "--quality": quality, "--precision": precision, "--ensemble": ensemble or None,
-        "--faithful": faithful or None, "--recursive": recursive or None, "--job": job,
-        "--watch": watch or None,
+        "--strength": strength, "--quality": quality, "--precision": precision,
+        "--ensemble": ensemble or None, "--faithful": faithful or None, "--recursive": recursive or None,
+        "--job": job, "--watch": watch or None,
     }  # fmt: skip
     wished = [option for option, value in asked.items() if value is not None]
     if resume is not None and (given or wished):
@@ -209,8 +215,8 @@ def upscale(
         {
             "model": name, "scale": scale, "width": width, "height": height, "megapixels": megapixels,
             "fit": None if fit is None else box(fit), "ensemble": ensemble, "faithful": faithful,
-            "effort": effort, "precision": precision or "fp32", "quality": quality, "engine": engine,
-            "device": device, "threads": threads, "tile": tile,
+            "effort": effort, "strength": strength, "precision": precision or "fp32", "quality": quality,
+            "engine": engine, "device": device, "threads": threads, "tile": tile,
             "memory": None if memory is None else parse_bytes(memory), "max_megapixels": max_megapixels,
         },
         where="options",

@@ -23,8 +23,10 @@ INPUT, OUTPUT = "input", "output"
 
 
 def digest(network: Network) -> str:
-    """Return what tells a model with its weights from all others."""
+    """Return what tells a model with its weights, at the strength that it has, from all others."""
     total = hashlib.sha256(f"{type(network).__qualname__} {network.config!r} {network.steps}".encode())
+    if network.contract.strength:
+        total.update(f"strength {network.strength}".encode())
     for name, value in sorted(network.state_dict().items()):
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
