@@ -11,13 +11,14 @@ from relume.train.loop import RunStoppedError
 from relume.train.objectives.base import Partnered
 from relume.train.objectives.contrastive import ContrastiveConfig
 from relume.train.observers import read_log
-from relume.train.strategies.pcl_sr import contrast, draw_samples, dual_contrast, strangers
+from relume.train.strategies.pcl_sr import contrast, draw_samples, dual_contrast, enlarged, strangers
 
 TINY = {
     "steps": 20, "log_every": 1, "save_every": 5, "threads": 1, "data.patch": 24, "data.batch": 2,
     "network.width": 8, "network.depths": [1], "network.kernel_size": 3, "start": None,
     "optimiser.learning_rate": 5e-3, "schedule.warmup": 1,
-    "objective": "contrastive", "objective.discriminator.width": 4, "objective.samples.positives": 1,
+    "objective": "contrastive", "objective.weight": 5.0,
+    "objective.discriminator.width": 4, "objective.samples.positives": 1,
     "objective.samples.negatives": 2, "objective.optimiser.learning_rate": 1e-2,
 }  # fmt: skip
 KINDS = ["info-nce", "lmcl", "ratio", "cosine", "l2", "l1"]
@@ -49,7 +50,7 @@ def test_the_contrast_reaches_the_network_and_the_judge_learns_by_its_own_loss(k
         value.requires_grad_(False)
     losses = ours(some, batch())
     assert losses["loss"].item() == pytest.approx(
-        (losses["l1"] + 5 * losses["contrastive"] + 0.1 * losses["adversarial"]).item()
+        (losses["l1"] + 0.02 * losses["contrastive"] + 0.1 * losses["adversarial"]).item()
     )
     losses["contrastive"].backward()
     assert some[1].weight.grad.abs().sum() > 0
@@ -64,13 +65,14 @@ def test_the_contrast_reaches_the_network_and_the_judge_learns_by_its_own_loss(k
 
 
 def test_it_is_the_contrast_of_the_samples_that_were_drawn():
-    ours = objective(layers=[1, 4], judged=True)
+    ours = objective(layers=[1, 4], strangers=2, adversarial=0.1)
     data, some = batch(), network()
     torch.manual_seed(3)
     losses = ours(some, data)
     torch.manual_seed(3)
     samples = draw_samples(ours.config.samples, data["input"], data["target"])
     assert torch.equal(samples.positives[0], data["target"])
+    assert torch.equal(samples.negatives[0], enlarged(data["input"], data["target"]))
     assert [len(group) for group in (samples.positives, samples.negatives)] == [2, 3]
 
     def chosen(pictures):
@@ -78,10 +80,12 @@ def test_it_is_the_contrast_of_the_samples_that_were_drawn():
         return [features[1], features[4]]
 
     near, far = ([chosen(one) for one in group] for group in (samples.positives, samples.negatives))
-    output = some(data["input"])
-    expected = contrast("info-nce", chosen(output), near, far)
+    output, judge = some(data["input"]), ours.partner
+    expected = contrast("info-nce", chosen(output), near, far + strangers(far, 2))
     assert losses["contrastive"].item() == pytest.approx(expected.item())
-    judge = ours.partner
+    # To be taken for real is to stand out among targets.
+    expected = dual_contrast(judge(output), judge(data["target"]))
+    assert losses["adversarial"].item() == pytest.approx(expected.item())
     real, fake = (
         [judge(one) for one in samples.positives],
         [judge(one) for one in (output, *samples.negatives[1:])],
@@ -215,7 +219,7 @@ def test_a_stopped_run_goes_on_as_if_left_alone(photos, tmp_path):
 
 def test_a_patch_too_small_ends_the_run_in_a_line(photos, tmp_path):
     run = prepare(photos, tmp_path / "run", **{"data.patch": 16, "data.batch": 1})
-    with pytest.raises(ConfigError, match="one patch of 32×32 pixels.*raise data.batch or data.patch"):
+    with pytest.raises(ConfigError, match=r"one patch of 32×32 pixels.*raise data.batch or data.patch"):
         run.train()
 
 
