@@ -142,7 +142,7 @@ def test_what_cannot_be_done_is_told_once_and_stops_nothing(tmp_path):
         time.sleep(0.3)
     assert len(watch.lines) == 1
     assert "a.png: " in watch.lines[0]
-    assert "made earlier with other settings (scale 2, now None)" in watch.lines[0]
+    assert "made earlier with other settings (scale 2, now by default)" in watch.lines[0]
     assert watch.all_ends == ["b.png"]
 
 

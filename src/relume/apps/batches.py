@@ -81,7 +81,9 @@ def run(request: Request) -> int:
     if not several:
         read_size(given[0])
         if request.output is not None and not places.is_folder:
-            check_target(request.output, overwrite=request.overwrite)
+            # A link is written through, so what it leads to is what would be lost.
+            target = request.output.resolve() if request.output.is_symlink() else request.output
+            check_target(target, overwrite=request.overwrite)
     work = _work(settings, request.ray)
     if suffix is None and request.output is None:
         scale = own_scale(settings.model_name())
