@@ -15,7 +15,6 @@ from relume.apps.destinations import default_suffix, destinations, manifest_plac
 from relume.apps.reporting import Failures, Reporter, check_report, summary, write_report
 from relume.apps.work import Upscaler, UpscaleSettings, own_scale, shared_memory
 from relume.core.errors import RelumeError
-from relume.core.files import check_target
 from relume.core.pictures import SUFFIXES, read_size
 from relume.infer.batch import cluster, connection, pipeline
 from relume.infer.batch.inputs import Finder, is_search
@@ -80,10 +79,6 @@ def run(request: Request) -> int:
     )  # fmt: skip
     if not several:
         read_size(given[0])
-        if request.output is not None and not places.is_folder:
-            # A link is written through, so what it leads to is what would be lost.
-            target = request.output.resolve() if request.output.is_symlink() else request.output
-            check_target(target, overwrite=request.overwrite)
     work = _work(settings, request.ray)
     if suffix is None and request.output is None:
         scale = own_scale(settings.model_name())
