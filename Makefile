@@ -11,8 +11,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/relume demo --output demo --overwrite
 
+# Most tests start the command, which one core does; so that two do, each has one thread.
+WORKERS ?= 2
+
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 FILES ?= 5000
 
