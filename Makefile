@@ -11,11 +11,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/relume demo --output demo --overwrite
 
-# Most tests start the command, which one core does; so that two do, each has one thread.
-WORKERS ?= 2
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest
 
 FILES ?= 5000
 
