@@ -11,7 +11,6 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/relume demo --output demo --overwrite
 
-
 test: check
 	$(BIN)/python -m pytest
 
