@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from pathlib import Path
 
 import torch
 
-from relume.apps import cli
 from relume.core.checkpoints import read_tensors
 from relume.core.errors import RelumeError
 from relume.core.pictures import SUFFIXES, open_stored, read, read_size, write
 from relume.models import zoo
+from serving import relume
 
 MEGAPIXELS = 2.0
 
 # What is imported on first use would otherwise be imported in each child anew.
+importlib.import_module("relume.apps.cli")
 zoo.load("cfsr-x2")
 
 
@@ -56,7 +58,7 @@ def weights(path: str) -> int:
     with contextlib.suppress(RelumeError):
         read_tensors(source)
         print("tensors were read")
-    return command("convert", path, "-o", str(source.with_name("converted.safetensors")), "--overwrite")
+    return relume("convert", path, "-o", str(source.with_name("converted.safetensors")), "--overwrite")
 
 
 def network(path: str) -> int:
@@ -68,11 +70,4 @@ def network(path: str) -> int:
         return 1
     with torch.inference_mode():
         loaded(torch.zeros(1, loaded.contract.channels, 8, 8))
-    return 0
-
-
-def command(*arguments: str) -> int:
-    """Run `relume`."""
-    sys.argv = ["relume", *arguments]
-    cli.main()
     return 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import seeds
 import torch
+from children import complaint
 from mutations import mend_riff, split_avif, split_jpeg, split_png, split_riff
 from safetensors.torch import save
 
@@ -160,7 +161,7 @@ def test_a_bomb_in_a_picture_takes_neither_memory_nor_time(tmp_path, children, n
     outcome = children.run("picture", path)
     # libvips takes files of WebP into memory whole.
     allowed = MEMORY + (2 * path.stat().st_size if name.endswith(".webp") else 0)
-    assert outcome.complaint(memory=allowed, quiet=True) is None, outcome
+    assert complaint(outcome, memory=allowed, quiet=True) is None, outcome
     assert outcome.seconds < SECONDS
     if readable is not None:
         assert (outcome.status == 0) == readable, outcome.err
@@ -273,8 +274,8 @@ def test_a_bomb_in_weights_takes_neither_memory_nor_time(tmp_path, children, nam
     if not (name.endswith(".safetensors") and "claim" in said and "settings" in said):
         commands.append(("convert", path, "-o", tmp_path / "out.safetensors"))  # of what is not ours yet
     for command in commands:
-        outcome = children.run("command", *command)
-        assert outcome.complaint(memory=MEMORY, quiet=True) is None, outcome
+        outcome = children.run("relume", *command)
+        assert complaint(outcome, memory=MEMORY, quiet=True) is None, outcome
         assert (outcome.status, outcome.seconds < SECONDS) == (1, True)
         assert said in outcome.err
     assert {entry.name for entry in tmp_path.iterdir()} == {name, "in.png"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import seeds
 import torch
+from children import complaint
 
 COMMAND = str(Path(sys.executable).with_name("relume"))
 FORMS = ("bare", "old", "zip", "zip-inside", "script", "tar")
@@ -69,9 +70,9 @@ def test_code_in_weights_never_runs(tmp_path, children, form):
         ("upscale", tmp_path / "in.png", "-n", weights, "-o", tmp_path / "out.png"),
         ("convert", weights, "-o", tmp_path / "out.safetensors"),
     ):
-        outcome = children.run("command", *command)
+        outcome = children.run("relume", *command)
         assert not marker.exists()
-        assert outcome.complaint(memory=64 << 20, quiet=True) is None, outcome
+        assert complaint(outcome, memory=64 << 20, quiet=True) is None, outcome
         assert outcome.status == 1
         assert str(weights) in outcome.err
     assert {entry.name for entry in tmp_path.iterdir()} == {"evil.pth", "in.png"}

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import seeds
-from children import Outcome
+from children import complaint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import broken
+
+from serving import Ended
 
 THOROUGH = int(os.environ.get("RELUME_FUZZ", "0"))
 MEMORY = 256 << 20
@@ -38,7 +40,7 @@ def examples(usual: int) -> settings:
 @pytest.fixture
 def tally(request):
     """Counts how the examples ended; a thorough run shows it (pytest -s)."""
-    outcomes: list[Outcome] = []
+    outcomes: list[Ended] = []
     yield outcomes
     if THOROUGH and outcomes:
         read = sum(outcome.status == 0 or "tensors were read" in outcome.out for outcome in outcomes)
@@ -50,12 +52,12 @@ def tally(request):
         )
 
 
-def judge(outcome: Outcome, path: Path, *, quiet: bool) -> None:
-    complaint = outcome.complaint(memory=MEMORY, quiet=quiet)
-    if complaint:
+def judge(outcome: Ended, path: Path, *, quiet: bool) -> None:
+    trouble = complaint(outcome, memory=MEMORY, quiet=quiet)
+    if trouble:
         kept = Path(os.environ.get("RELUME_FUZZ_KEEP", path.parent)) / f"failed-{path.name}"
         kept.write_bytes(path.read_bytes())
-        pytest.fail(f"{complaint}: {kept}\n{outcome.err[-3000:]}")
+        pytest.fail(f"{trouble}: {kept}\n{outcome.err[-3000:]}")
 
 
 @every_picture
