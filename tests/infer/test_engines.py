@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 
 from relume.core.errors import RelumeError, UnknownNameError
+from relume.core.signal_stack import own_signal_stack
 from relume.infer import choosing
 from relume.infer.choosing import make_ready, quickest
 from relume.infer.engines import engines
@@ -248,7 +251,9 @@ def _by_openvino(paths, low):
 
     # By itself it computes in bf16 where the processor can.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    return torch.from_numpy(openvino.compile_model(paths[0], "CPU", exact)([low.numpy()])[0])
+    with own_signal_stack():
+        compiled = openvino.compile_model(paths[0], "CPU", exact)
+    return torch.from_numpy(compiled([low.numpy()])[0])
 
 
 def _by_ncnn(paths, low):
@@ -278,14 +283,35 @@ def test_a_damaged_file_in_the_cache_is_made_anew(network, monkeypatch, tmp_path
 
 
 def test_no_engine_imports_its_package_until_it_is_used():
-    import subprocess
-
     code = (
         "import sys, relume.infer.engines as e; e.engines(); "
         "print([n for n in ('onnxruntime', 'openvino', 'ncnn', 'onnx') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there it is seen to")
+def test_a_signal_is_heard_after_openvino_has_let_go_of_several_models(tmp_path):
+    usable("openvino")
+    code = (
+        "import faulthandler, os, signal\n"
+        "from relume.infer.choosing import make_ready\n"
+        "from relume.infer.engines.base import Place\n"
+        "from relume.models import zoo\n"
+        "faulthandler.enable()\n"  # it gives signals a stack of their own
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard'))\n"
+        "network, _ = zoo.load('cfsr-x2')\n"
+        "first, second = (make_ready(network, engine='openvino', place=Place()) for _ in range(2))\n"
+        "del first\n"
+        "del second\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    environment = {**os.environ, "RELUME_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard\n", "")
 
 
 def test_ncnn_through_vulkan(network):

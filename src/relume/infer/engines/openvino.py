@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relume.core.machine import cache_folder
+from relume.core.signal_stack import own_signal_stack
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import kept
 from relume.nn.network import Network
@@ -51,7 +52,9 @@ class OpenVinoEngine(Engine):
             settings["INFERENCE_NUM_THREADS"] = str(place.threads)
         try:
             core = openvino.Core()
-            compiled = core.compile_model(str(path), place.device.upper(), settings)
+            # Models that are compiled one after the other are not released in the opposite order.
+            with own_signal_stack():
+                compiled = core.compile_model(str(path), place.device.upper(), settings)
         except RuntimeError as error:
             if not files:
                 path.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
