@@ -148,7 +148,9 @@ class Curve:
         left, right = figure.subplots(1, 2)
         if losses:
             left.plot(*zip(*losses, strict=True), color="tab:gray", linewidth=1)
-        left.set(title="loss", xlabel="step", yscale="log")
+        # Some losses are decibels or differences, which may be below 0.
+        scale = "log" if all(loss > 0 for _, loss in losses) else "linear"
+        left.set(title="loss", xlabel="step", yscale=scale)
         if figures:
             steps = [step for step, _ in figures]
             right.plot(steps, [values[name] for _, values in figures], marker=".", label="network")

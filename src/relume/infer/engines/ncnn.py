@@ -110,8 +110,14 @@ def convert(network: Network, param: Path, weights: Path) -> None:
     channels = network.contract.channels
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        with torch.no_grad():
-            traced = torch.jit.trace(module, torch.rand(1, channels, 24, 20), check_trace=False)
+        try:
+            with torch.no_grad():
+                traced = torch.jit.trace(module, torch.rand(1, channels, 24, 20), check_trace=False)
+        except Exception as error:  # whatever a model's own code raises where sizes are tensors
+            raise EngineError(
+                f"{type(network).__name__} cannot be converted for ncnn ({type(error).__name__}: "
+                f"{str(error)[:120]}); use --engine torch"
+            ) from error
         traced.save(work / "model.pt")
         # Two sizes tell pnnx that height and width are free.
         command = [

@@ -1,0 +1,1 @@
+"""Models that repair pictures of any size and keep it."""

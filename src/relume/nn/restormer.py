@@ -1,0 +1,116 @@
+"""Blocks of Restormer, which networks built upon it share: attention between channels, gated feed-forward.
+
+Zamir et al., CVPR 2022, arXiv:2111.09881, eq. 1 and 2; the blocks' other forms are those of DCPT's networks
+(arXiv:2501.15510). Shapes: B batch, N width, A attention heads, H W.
+
+    attention: W softmax(t · Q̂ K̂ᵀ) V     Q̂, K̂: rows of N/A × HW, each of length 1; t learnt, one a head
+    feed-forward: W (gelu(u) ⊙ v)        u, v: halves of DW₃ₓ₃ W₁ norm(x)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from relume.nn.norms import LayerNorm2d
+
+Norm = Literal["with-bias", "bias-free"]
+Similarity = Literal["softmax", "relu"]
+
+
+class VarianceNorm2d(nn.Module):
+    """Divides each pixel's channels by their standard deviation, without centring them."""
+
+    def __init__(self, channels: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance = (x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True)
+        return x / torch.sqrt(variance + self.eps) * self.weight[:, None, None]
+
+
+class Attention(nn.Module):
+    """Transposed self-attention: channels look at channels, over all pixels."""
+
+    def __init__(
+        self, width: int, *, heads: int, bias: bool = False, similarity: Similarity = "softmax"
+    ) -> None:
+        super().__init__()
+        self.heads, self.similarity = heads, similarity
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.expand = nn.Conv2d(width, 3 * width, 1, bias=bias)
+        self.spread = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=bias)
+        self.project = nn.Conv2d(width, width, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.spread(self.expand(x)).unflatten(1, (3, self.heads, -1)).flatten(4)  # B 3 A N/A HW
+        query, key, value = rows.unbind(1)
+        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+        likeness = query @ key.transpose(-2, -1) * self.temperature  # B A N/A N/A
+        attention = likeness.softmax(-1) if self.similarity == "softmax" else F.relu(likeness)
+        mixed: Tensor = self.project((attention @ value).flatten(1, 2).unflatten(2, x.shape[2:]))
+        return mixed
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward network with a depthwise look around."""
+
+    def __init__(self, width: int, *, ratio: float, bias: bool = False) -> None:
+        super().__init__()
+        hidden = 2 * int(width * ratio)
+        self.expand = nn.Conv2d(width, hidden, 1, bias=bias)
+        self.spread = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=bias)
+        self.project = nn.Conv2d(hidden // 2, width, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.spread(self.expand(x)).chunk(2, 1)
+        mixed: Tensor = self.project(F.gelu(gate) * value)
+        return mixed
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward network, each behind a norm and with a skip.
+
+    Args:
+        width: N.
+        heads: A.
+        ratio: hidden width of the feed-forward network over N.
+        bias: whether convolutions have one.
+        norm: a layer norm, or one that neither centres nor shifts.
+        epsilon: what the norms add to the variance.
+        similarity: what makes weights of the channels' likeness.
+    """
+
+    def __init__(
+        self, width: int, *, heads: int, ratio: float, bias: bool = False, norm: Norm = "with-bias",
+        epsilon: float = 1e-5, similarity: Similarity = "softmax",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        kind = LayerNorm2d if norm == "with-bias" else VarianceNorm2d
+        self.norm = kind(width, eps=epsilon)
+        self.attention = Attention(width, heads=heads, bias=bias, similarity=similarity)
+        self.channel_norm = kind(width, eps=epsilon)
+        self.feed_forward = FeedForward(width, ratio=ratio, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm(x))
+        return x + self.feed_forward(self.channel_norm(x))
+
+
+class Halve(nn.Sequential):
+    """From `B N H W` to `B 2N H/2 W/2`, by sub-pixels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+
+class Double(nn.Sequential):
+    """From `B N H W` to `B N/2 2H 2W`, by sub-pixels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.PixelShuffle(2))

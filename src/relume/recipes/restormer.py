@@ -1,0 +1,61 @@
+"""Restormer against motion blur, of one picture or several, in two budgets.
+
+"gpu" has the numbers of the authors' options for GoPro (arXiv:2111.09881, arXiv:2208.13029) but one size of
+patches where they go from 128 to 384 pixels: 300,000 steps by AdamW from 3e-4, gradients clipped to 0.01, the
+mean difference of pixels as loss; days of large GPUs. "cpu" is a few steps, to see it run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from relume.core.choices import ChosenFrom
+from relume.models.restoration.restormer import VARIANTS, RestormerConfig
+from relume.recipes.deblurring import DeblurringRecipe
+from relume.train.objectives.base import ObjectiveConfig
+from relume.train.objectives.multi_output import MultiOutputConfig
+from relume.train.settings import OptimiserConfig
+
+SYSTEM = "restormer"
+
+BUDGETS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "steps": 100,
+        "data": {"patch": 32, "batch": 2},
+        "schedule": {"warmup": 10},
+        "threads": 1,
+        "log_every": 10,
+    },
+    "gpu": {
+        "steps": 300_000,
+        "data": {"patch": 128, "batch": 32, "workers": 8},
+        "schedule": {"warmup": 0},
+        "ema": 0.0,
+        "save_every": 1000,
+        "validate_every": 5000,
+    },
+}
+
+
+class RestormerRecipe(DeblurringRecipe):
+    """A recipe whose network is a Restormer."""
+
+    network: RestormerConfig
+    objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = (
+        MultiOutputConfig(distance="l1")
+    )
+    optimiser: OptimiserConfig = OptimiserConfig(
+        name="adamw", learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=1e-4
+    )
+
+
+def recipe(variant: str, budget: str = "cpu") -> RestormerRecipe:
+    """Return the complete recipe of a variant.
+
+    Args:
+        variant: one of Restormer's variants.
+        budget: a key of `BUDGETS`.
+    """
+    network = VARIANTS[variant].config
+    assert isinstance(network, RestormerConfig)
+    return RestormerRecipe(variant=variant, network=network, **BUDGETS[budget])

@@ -1,0 +1,48 @@
+"""Recipes of networks that keep the size: each variant and budget is complete, and survives YAML."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from relume.core.catalogue import systems
+from relume.core.errors import DataError
+from relume.core.pictures import Picture, write
+from relume.data.benchmarks import find_pairs
+from relume.recipes.reading import read_recipe, written
+from relume.recipes.runner import find_recipe
+
+VARIANTS = [name for system in ("nafnet", "restormer", "hinet") for name in systems()[system].variants]
+
+
+@pytest.mark.parametrize("budget", ["cpu", "gpu"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_recipes_are_complete_and_survive_yaml(variant, budget, tmp_path):
+    recipe = find_recipe(variant, budget)
+    assert recipe.degradation.keeps_size
+    assert recipe.degradation.build(1).margin > 0
+    assert recipe.objective.name == "multi-output"
+    assert recipe.network.heads.count == (4 if variant.startswith("mh") else 1)
+    path = Path(tmp_path / "recipe.yaml")
+    path.write_text(written(recipe), encoding="utf-8")
+    assert read_recipe(path, budget=budget) == recipe
+
+
+def test_patches_fit_the_small_networks_windows():
+    for variant in ("nafnet-small", "mhnafnet-small"):
+        recipe = find_recipe(variant, "cpu")
+        assert recipe.network.patch == (recipe.data.patch, recipe.data.patch)
+
+
+def test_damaged_pictures_are_never_the_sharp_ones(tmp_path):
+    sharp, blurred = torch.rand(2, 3, 12, 10)
+    (tmp_path / "HR").mkdir()
+    write(Picture(pixels=sharp), tmp_path / "HR" / "a.png")
+    for make_low in (False, True):
+        with pytest.raises(DataError, match=r"no damaged pictures.*LR_bicubic/X1"):
+            find_pairs(tmp_path, scale=1, always_make_low=make_low)
+    (tmp_path / "LR_bicubic" / "X1").mkdir(parents=True)
+    write(Picture(pixels=blurred), tmp_path / "LR_bicubic" / "X1" / "a.png")
+    (pair,) = find_pairs(tmp_path, scale=1)
+    assert (pair.low - blurred).abs().max() <= 1 / 255
+    assert (pair.high - sharp).abs().max() <= 1 / 255
