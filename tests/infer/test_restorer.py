@@ -19,11 +19,14 @@ from relume.infer.targets import Target
 from relume.infer.tiling import Tiler
 from relume.infer.wishes import WHOLE, Wishes
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
 from relume.nn.native.build import find_compiler
+from relume.nn.network import Network
 from relume.nn.resize import imresize
 from relume.nn.surgery import apply_steps
 
 ENGINES = ["torch", "native"] if find_compiler() else ["torch"]
+LUMA = "torch, luma"
 
 
 def build(scale: int) -> CFSR:
@@ -35,10 +38,23 @@ def build(scale: int) -> CFSR:
     return apply_steps(network, ("reparameterise",)).eval()
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+def of_luma(scale: int) -> ESPCN:
+    torch.manual_seed(scale)
+    return ESPCN(ESPCNConfig(scale=scale, width=8)).eval()
+
+
+@pytest.fixture(scope="module", params=[*ENGINES, LUMA])
 def restorer(request) -> Restorer:
-    relatives = {scale: Relative(f"small-x{scale}", lambda scale=scale: build(scale)) for scale in (3, 4)}
-    return Restorer(build(2), name="small-x2", engine=request.param, place=Place(), relatives=relatives)
+    make, engine = (of_luma, "torch") if request.param == LUMA else (build, request.param)
+
+    def relative(scale: int) -> Relative:
+        def load() -> Network:
+            return make(scale)
+
+        return Relative(f"small-x{scale}", load)
+
+    relatives = {scale: relative(scale) for scale in (3, 4)}
+    return Restorer(make(2), name="small-x2", engine=engine, place=Place(), relatives=relatives)
 
 
 def stored(picture: Picture, folder=None) -> StoredPicture:

@@ -10,9 +10,13 @@ import sys
 import pytest
 import torch
 
+import relume
 from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
 from relume.core.pictures import Picture, write
+from relume.data.benchmarks import find_pairs
+from relume.measures.protocols import protocol
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
 
 
 @pytest.fixture
@@ -85,14 +89,23 @@ def test_what_cannot_be_measured_is_refused_in_one_line(desk, arguments, message
     assert message in lines[0]
 
 
-def test_a_model_of_one_channel_is_refused(desk):
-    config = CFSRConfig(scale=2, channels=1, width=8, depths=(1,), kernel_size=3)
-    header = Header(model="cfsr", variant=None, config=config.model_dump(mode="json"))
-    write_checkpoint(desk / "luma.safetensors", CFSR(config).state_dict(), header)
-    done = evaluate(desk, "luma.safetensors", "--data", "set", expect=1)
-    assert done.stderr.splitlines() == [
-        "error: benchmark pictures are read as RGB, but this model takes 1 channel(s)"
-    ]
+@pytest.mark.parametrize("of", ["luma", "gray"])
+def test_models_of_one_channel_are_measured_on_what_users_get(desk, of):
+    if of == "luma":
+        config, network = ESPCNConfig(scale=2, width=8), ESPCN
+    else:
+        config, network = CFSRConfig(scale=2, channels=1, width=8, depths=(1,), kernel_size=3), CFSR
+    header = Header(
+        model="espcn" if of == "luma" else "cfsr", variant=None, config=config.model_dump(mode="json")
+    )
+    write_checkpoint(desk / "one.safetensors", network(config).state_dict(), header)
+    evaluate(desk, "one.safetensors", "--data", "set")
+    (entry,) = json.loads((desk / "evaluation" / "one-sr-y.json").read_text())["sets"]
+    figures = []
+    for pair in find_pairs(desk / "set", scale=2):
+        output = relume.upscale(Picture(pixels=pair.low), model=str(desk / "one.safetensors"))
+        figures.append(protocol("sr-y").measure(output.pixels, pair.high, 2)["psnr"])
+    assert entry["psnr"] == pytest.approx(sum(figures) / 2, abs=1e-3)
 
 
 def test_a_broken_picture_is_named(desk):

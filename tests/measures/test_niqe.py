@@ -15,7 +15,6 @@ import relume.measures.niqe as niqe_module
 from relume.core.checkpoints import Header, read_header, write_checkpoint
 from relume.core.errors import CheckpointError, DataError, PictureError
 from relume.core.pictures import Picture, read, write
-from relume.measures.colour import rgb_to_y
 from relume.measures.gray import gray_levels
 from relume.measures.niqe import (
     NaturalModel,
@@ -26,6 +25,7 @@ from relume.measures.niqe import (
     main,
     niqe,
 )
+from relume.nn.colour import rgb_to_y
 from relume.nn.resize import imresize
 
 

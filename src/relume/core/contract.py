@@ -15,17 +15,28 @@ class Contract:
     Attributes:
         scale: output pixels for each input pixel along each side (1: same size).
         channels: channels in and out (3: RGB, 1: luma or gray).
+        luma: whether the one channel is luma of colour pictures, as BT.601 has it in 16..235 of 255: then
+            their colours are enlarged by bicubic (`nn.channels`). A model of one channel that is not of
+            luma takes gray pictures, and of others each channel by itself.
         halo: radius in input pixels beyond which the input cannot change an
             output pixel; None where the reach is unbounded.
         value_range: lowest and highest value of input and output.
         effort: whether `Network.effort` may be set: 0..1, quality against time.
         strength: whether `Network.strength` may be set: 0..1, from one of the looks that the model was
             trained for to the other.
+
+    Raises:
+        ValueError: luma of several channels.
     """
 
     scale: int
     channels: int
     halo: int | None
+    luma: bool = False
     value_range: tuple[float, float] = (0.0, 1.0)
     effort: bool = False
     strength: bool = False
+
+    def __post_init__(self) -> None:
+        if self.luma and self.channels != 1:
+            raise ValueError(f"luma is one channel, not {self.channels}")

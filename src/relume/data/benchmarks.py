@@ -8,10 +8,11 @@ Layouts understood, for a folder DIR:
 - folders of either kind in DIR: each is one set, called by its folder's name.
 
 The high picture is cut to a multiple of the scale from the top left, as MATLAB's `modcrop` scripts do.
-A low picture that is not given is made from it with MATLAB's bicubic on 8 bits.
+A low picture that is not given is made from it with MATLAB's bicubic on 8 bits; at scale 1, where it is
+what a model repairs, it must be given.
 
 Gray pictures (one of Set14 is) are replicated to three channels, as the loaders of BasicSR and its
-heirs do, since models want RGB. So a gray picture is measured as RGB; see `measures/protocols.py`.
+heirs do, since most models want RGB. So a gray picture is measured as RGB; see `measures/protocols.py`.
 Alpha is left out, and deeper pictures are rounded to 8 bits: that is what papers measure.
 
 Shapes: 3 channels, H W high resolution after the cut, h w = H/scale W/scale.
@@ -170,16 +171,6 @@ def find_pairs(
     return BenchmarkPairs(files, scale=scale)
 
 
-def refuse_channels(channels: int) -> None:
-    """Refuse a model that cannot take these pictures, which are RGB.
-
-    Raises:
-        DataError: the model takes another number of channels.
-    """
-    if channels != 3:
-        raise DataError(f"benchmark pictures are read as RGB, but this model takes {channels} channel(s)")
-
-
 def _is_set(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith(".") and bool(pictures_in(_high_folder(folder)))
 
@@ -192,6 +183,11 @@ def _set_files(folder: Path, name: str, scale: int, always_make_low: bool) -> It
     low_folder = folder / "LR_bicubic" / f"X{scale}"
     given = (folder / "HR").is_dir() and low_folder.is_dir() and not always_make_low
     low_paths = pictures_in(low_folder) if given else []
+    if scale == 1 and not given:
+        raise DataError(
+            f"{folder} has no damaged pictures, which cannot be made at ×1; put them in {low_folder} by the "
+            f"names of the sharp ones in {folder / 'HR'}"
+        )
     for high_path in pictures_in(_high_folder(folder)):
         low_path = _low_of(high_path, low_paths, scale)
         if given and low_path is None:

@@ -1,6 +1,6 @@
-"""Operators that fit a picture's planes to a model's channels.
+"""Operators that fit a picture's planes to a model's channels; `nn.channels` says what is done.
 
-Shapes: B batch, C channels of the picture, N channels of the model, h w input, s scale.
+Shapes: B batch, C channels of the picture, h w input, s scale.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from torch import Tensor
 
 from relume.infer.engines.base import RowStream, Streaming
 from relume.infer.operators import Operator
+from relume.nn.channels import CHROMA_REACH, run_picture
 
 
 @dataclass(frozen=True)
-class Gray:
-    """Runs one plane through a model of colour: all channels alike, and their mean taken."""
+class Fitted:
+    """Runs pictures of other channels through an operator.
+
+    Attributes:
+        operator: what is run, on channels of its own.
+        channels: C of the pictures, 1 or 3.
+        luma: whether the operator's one channel is luma of colour pictures.
+    """
 
     operator: Operator
-    channels: int = 1
+    channels: int
+    luma: bool
 
     @property
     def scale(self) -> int:
@@ -27,16 +35,17 @@ class Gray:
 
     @property
     def halo(self) -> int | None:
-        """As inside."""
-        return self.operator.halo
+        """As inside, or bicubic's where that enlarges the colours and looks farther."""
+        halo = self.operator.halo
+        return max(halo, CHROMA_REACH) if self.luma and halo is not None else halo
 
     def __call__(self, low: Tensor) -> Tensor:
-        """Map `B 1 h w` to `B 1 sh sw`."""
-        return self.operator(low.expand(-1, self.operator.channels, -1, -1)).mean(1, keepdim=True)
+        """Map `B C h w` to `B C sh sw`."""
+        return run_picture(self.operator, low, channels=self.operator.channels, luma=self.luma)
 
 
-class StreamingGray(Gray):
-    """The same, for an operator that streams."""
+class StreamingGray(Fitted):
+    """Gray pictures through an operator of colour that streams."""
 
     def stream(self, height: int, width: int) -> RowStream:
         """Begin a picture of that size."""
@@ -58,35 +67,16 @@ class _GrayStream:
         return self._inner.push(rows.expand(self._channels, -1, -1)).mean(0, keepdim=True)
 
 
-@dataclass(frozen=True)
-class Apart:
-    """Runs each channel of a picture by itself through a model of one channel."""
+def fitted(operator: Operator, channels: int, *, luma: bool) -> Operator:
+    """Return the operator for pictures of so many channels.
 
-    operator: Operator
-    channels: int = 3
-
-    @property
-    def scale(self) -> int:
-        """As inside."""
-        return self.operator.scale
-
-    @property
-    def halo(self) -> int | None:
-        """As inside."""
-        return self.operator.halo
-
-    def __call__(self, low: Tensor) -> Tensor:
-        """Map `B C h w` to `B C sh sw`."""
-        output = self.operator(low.flatten(0, 1)[:, None])
-        return output.unflatten(0, low.shape[:2])[:, :, 0]
-
-
-def fitted(operator: Operator, channels: int) -> Operator:
-    """Return the operator for pictures of so many channels, 1 or 3."""
-    if channels == operator.channels:
+    Args:
+        operator: a model, or models one after the other.
+        channels: of the pictures, 1 or 3.
+        luma: whether the models take luma of colour pictures (`Contract.luma`).
+    """
+    if channels == operator.channels and not luma:
         return operator
-    if operator.channels == 1:
-        return Apart(operator, channels)
-    if channels == 1:
-        return StreamingGray(operator) if isinstance(operator, Streaming) else Gray(operator)
-    raise ValueError(f"a picture of {channels} channels does not fit a model of {operator.channels}")
+    if channels == 1 and not luma and isinstance(operator, Streaming):
+        return StreamingGray(operator, channels, luma)
+    return Fitted(operator, channels, luma)

@@ -31,6 +31,7 @@ from relume.infer.sizing import OVERLAP, Frame, room_for, tile_side
 from relume.infer.targets import Target, steps
 from relume.infer.tiling import Tiler, run_tiled
 from relume.infer.wishes import WHOLE, Wishes
+from relume.nn.channels import COLOUR_PLANES
 from relume.nn.network import Network
 
 _AT_ONCE = 16 << 20
@@ -183,12 +184,14 @@ class Restorer:
     ) -> Tensor:
         """Run the model on a batch `B C H W` with values 0..1; gives `B C sH sW` on the CPU, not clamped.
 
-        A model of unbounded reach runs whole, whatever the tile.
+        The batch is of pictures, gray or RGB, whatever the model takes. A model of unbounded reach runs
+        whole, whatever the tile.
         """
-        halo = self.contract.halo
+        operator = fitted(self.engine, low.shape[1], luma=self.contract.luma)
+        halo = operator.halo
         if tile == WHOLE or halo is None:
             tile = max(low.shape[-2:])
-        return run_tiled(self.engine, low, scale=self.scale, tile=tile, halo=halo or 0, advance=advance)
+        return run_tiled(operator, low, scale=self.scale, tile=tile, halo=halo or 0, advance=advance)
 
     def size(self, height: int, width: int, target: Target | None) -> tuple[int, int]:
         """Return the output's height and width for an input's.
@@ -296,9 +299,10 @@ class Restorer:
         operator = self.operator(scales, wishes)
         flat = source.flat_alpha()
         planes = 1 if flat is not None or not source.transparent else 2
-        passes = [(fitted(operator, source.colours), source.colour_window)]
+        luma = self.contract.luma
+        passes = [(fitted(operator, source.colours, luma=luma), source.colour_window)]
         if planes == 2:
-            passes.append((fitted(operator, 1), source.alpha_window))
+            passes.append((fitted(operator, 1, luma=luma), source.alpha_window))
         tile = self._tile(source, operator, scales, wishes, room // planes)
         shares = [0.0] * planes
 
@@ -360,7 +364,7 @@ class Restorer:
         """
         if wishes.tile is not None and not wishes.strict:
             return wishes.tile or max(source.height, source.width)
-        adapted = fitted(operator, source.colours)
+        adapted = fitted(operator, source.colours, luma=self.contract.luma)
         if (
             wishes.tile is None
             and isinstance(adapted, Streaming)
@@ -376,18 +380,18 @@ class Restorer:
 
         frame = Frame(
             height=source.height, width=source.width,
-            halo=OVERLAP if operator.halo is None else operator.halo,
+            halo=OVERLAP if adapted.halo is None else adapted.halo,
             # The strip, and what of it is put together with alpha.
             strip=4 * source.bands * operator.scale**2 * (1 + source.transparent),
             device=self.engine.place.device,
         )  # fmt: skip
-        least = self._bytes_per_pixel(scales, wishes)
+        least = self._bytes_per_pixel(source.colours, scales, wishes)
         side, costs = tile_side(frame, wishes, room, least=least, measured=measured)
         if costs and self._say:
             self._say(costs)
         return side
 
-    def _bytes_per_pixel(self, scales: tuple[int, ...], wishes: Wishes) -> float:
+    def _bytes_per_pixel(self, colours: int, scales: tuple[int, ...], wishes: Wishes) -> float:
         """Return what PyTorch's tensors take for each input pixel of a tile."""
         total, before = 0.0, 1
         for scale in scales:
@@ -397,8 +401,10 @@ class Restorer:
                 self._tensors[scale] = bytes_per_pixel(network.folded(), network.contract.channels)
             total = max(total, self._tensors[scale] * before**2)
             before *= scale
-        beside = 4 * self.contract.channels * before**2
-        return total + beside * (1 + 2 * wishes.ensemble)
+        planes = self.contract.channels * (1 + 2 * wishes.ensemble)
+        if self.contract.luma and colours > 1:
+            planes += COLOUR_PLANES
+        return total + 4 * planes * before**2
 
 
 class _Source:

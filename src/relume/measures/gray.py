@@ -2,7 +2,7 @@
 
 Source: MATLAB documentation, `rgb2gray`: 0.298936 R + 0.587043 G + 0.114021 B, the first row of the
 inverse of the NTSC matrix, rounded to whole levels where the picture has whole levels. This is full
-range, unlike the luma of `colour.py`, on which super-resolution tables are measured.
+range, unlike the luma of `nn.colour`, on which super-resolution tables are measured.
 
 Shapes: C channels (1 or 3), H W picture.
 """

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from relume.core.errors import UnknownNameError
-from relume.measures.colour import rgb_to_y
 from relume.measures.psnr import psnr
 from relume.measures.ssim import WINDOW, ssim
+from relume.nn.colour import rgb_to_y
 
 _PEAK = 255.0
 

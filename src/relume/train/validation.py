@@ -10,9 +10,11 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from relume.core.config import Config
+from relume.core.contract import Contract
 from relume.core.sheets import contact_sheet, save_sheet
 from relume.data.benchmarks import find_pairs
 from relume.measures.protocols import protocol
+from relume.nn.channels import run_picture
 from relume.nn.resize import enlarge_bicubic
 
 
@@ -37,20 +39,23 @@ class ValidationConfig(Config):
 class Validation:
     """Enlarges the set with a network, measures, and saves pictures under `pictures/`.
 
+    The pictures are RGB; a model of other channels gets them as it does in use (`nn.channels`).
+
     Args:
         config: the set and the protocol; its folder must be given.
-        scale: the model's scale.
+        contract: the network's.
         folder: the run's folder.
 
     Raises:
         DataError: the set cannot be found or used.
     """
 
-    def __init__(self, config: ValidationConfig, *, scale: int, folder: Path) -> None:
+    def __init__(self, config: ValidationConfig, *, contract: Contract, folder: Path) -> None:
         assert config.folder is not None
+        scale = contract.scale
         self._pairs = list(find_pairs(config.folder, scale=scale))
         self._protocol = protocol(config.protocol)
-        self._scale = scale
+        self._contract = contract
         self._folder = folder / "pictures"
         self._pictures = config.pictures
         self._bicubic = [enlarge_bicubic(pair.low, scale=scale) for pair in self._pairs]
@@ -65,8 +70,11 @@ class Validation:
         device = next(network.parameters()).device
         figures = []
         for index, pair in enumerate(self._pairs):
-            output = network(pair.low[None].to(device))[0].float().cpu()
-            figures.append(self._protocol.measure(output, pair.high, self._scale))
+            output = run_picture(
+                network, pair.low[None].to(device),
+                channels=self._contract.channels, luma=self._contract.luma,
+            )[0].float().cpu()  # fmt: skip
+            figures.append(self._protocol.measure(output, pair.high, self._contract.scale))
             if index < self._pictures:
                 self._save(index, output, figures[-1], step)
         return {

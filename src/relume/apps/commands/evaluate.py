@@ -37,14 +37,13 @@ def evaluate(
 ) -> None:
     """Measure a model on pictures whose originals are known, beside bicubic."""
     from relume.apps.face import load
-    from relume.data.benchmarks import find_pairs, refuse_channels
+    from relume.data.benchmarks import find_pairs
     from relume.insight.evaluate import evaluate as measure
     from relume.insight.evaluate import write_csv, write_json
     from relume.measures.protocols import protocol as find_protocol
 
     chosen = find_protocol(protocol)
     restorer = load(name, device=device)
-    refuse_channels(restorer.contract.channels)
     found = [
         find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called)
         for called, folder in map(_set_and_folder, data)
