@@ -6,8 +6,10 @@ import torch
 from relume.core.errors import DataError
 from relume.core.pictures import Picture, write
 from relume.data.degradations.bicubic import BicubicConfig
+from relume.data.degradations.one_of import OneOfConfig
 from relume.data.pairs import PairLoader
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
+from relume.nn.colour import rgb_to_y
 from relume.nn.resize import imresize_uint8
 
 
@@ -93,6 +95,44 @@ def test_inputs_have_whole_8_bit_levels_within_range(folder):
     assert batch["target"].shape == (4, 3, 16, 16)
 
 
+def test_luma_is_that_of_the_pairs_in_colour(folder):
+    """The degradation sees the colours, as it does in what users have."""
+    config = PatchesConfig(folders=(folder,), patch=8, batch=4)
+    photos = PhotoList.find(config.folders)
+
+    def batch(**settings):
+        source = PairLoader(photos, config, Noisy(), scale=2, seed=1, **settings)
+        return next(source.batches(0, 1))
+
+    colour, luma = batch(channels=3), batch(channels=1, luma=True)
+    for name, shape in (("input", (4, 1, 8, 8)), ("target", (4, 1, 16, 16))):
+        assert luma[name].shape == shape
+        expected = rgb_to_y(colour[name] * 255, peak=255).round() / 255
+        # A half may fall to either side.
+        assert (luma[name] - expected).abs().max() <= 1.01 / 255
+        assert (luma[name] - expected).abs().mean() <= 1e-4
+
+
+def test_luma_of_gray_photos_is_that_of_their_copies_in_colour(tmp_path):
+    write(Picture(pixels=torch.rand(1, 40, 40)), tmp_path / "gray.png")
+    config = PatchesConfig(folders=(tmp_path,), patch=8, batch=2)
+    photos = PhotoList.find(config.folders)
+    settings = {"scale": 2, "channels": 1, "seed": 1}
+    gray, luma = (
+        next(PairLoader(photos, config, BicubicConfig().build(2), luma=luma, **settings).batches(0, 1))
+        for luma in (False, True)
+    )
+    assert (luma["target"] * 255 - (gray["target"] * 219 + 16)).abs().max() <= 0.51
+
+
+def test_a_model_of_gray_refuses_photos_of_colour(folder):
+    config = PatchesConfig(folders=(folder,), patch=8, batch=4)
+    photos = PhotoList.find(config.folders)
+    source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=1, seed=1)
+    with pytest.raises(DataError, match=r"\.png is a colour photo, but the model takes 1 channel"):
+        next(source.batches(0, 1))
+
+
 def test_processes_share_the_batch_of_one(folder):
     (whole,) = loader(folder).batches(2, 3)
     shares = [next(iter(loader(folder).batches(2, 3, rank=rank, world=2))) for rank in (0, 1)]
@@ -145,3 +185,30 @@ def test_hidden_files_are_no_photos(folder):
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(DataError, match="shared evenly by 3"):
         StepSampler(0, 1, 4, 0, 3)
+
+
+def mixed(folder):
+    config = PatchesConfig(folders=(folder,), patch=8, batch=8)
+    kinds = ["noise", {"name": "low-light", "stops": 4}]
+    degradation = OneOfConfig.parse({"kinds": kinds}, where="degradation").build(1)
+    return PairLoader(PhotoList.find(config.folders), config, degradation, scale=1, channels=3, seed=1)
+
+
+def test_a_degradation_that_tells_is_heard_with_each_sample(folder):
+    whole = list(mixed(folder).batches(0, 4))
+    for batch in whole:
+        assert batch["kind"].dtype == torch.int64
+        assert batch["kind"].shape == (8,)
+        # Missing light darkens by far more than noise.
+        darker = (batch["target"] - batch["input"]).mean((1, 2, 3)) > 0.15
+        assert torch.equal(darker.long(), batch["kind"])
+    assert len(torch.cat([batch["kind"] for batch in whole]).unique()) == 2
+    again = list(mixed(folder).batches(2, 4))
+    assert equal(whole[2:], again)
+    assert all(torch.equal(one["kind"], other["kind"]) for one, other in zip(whole[2:], again, strict=True))
+    shares = [next(mixed(folder).batches(0, 1, rank=rank, world=2))["kind"] for rank in range(2)]
+    assert torch.equal(torch.cat(shares), whole[0]["kind"])
+
+
+def test_others_tell_nothing(folder):
+    assert next(loader(folder).batches(0, 1)).keys() == {"input", "target"}

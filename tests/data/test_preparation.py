@@ -541,6 +541,18 @@ def test_a_training_takes_its_batches_from_pieces(photos, tmp_path):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_model_of_luma_takes_it_from_pieces_of_colour(photos, tmp_path):
+    run(photos, tmp_path / "out")
+    pieces, config = PieceList.find((tmp_path / "out",)), PatchesConfig(patch=8, batch=2)
+    settings = {"scale": 2, "channels": 1, "seed": 1}
+    source = PairLoader(pieces, config, BicubicConfig().build(2), luma=True, **settings)
+    (batch,) = source.batches(0, 1)
+    assert batch["input"].shape == (2, 1, 8, 8)
+    assert 15 / 255 < batch["target"].min() <= batch["target"].max() < 236 / 255
+    with pytest.raises(DataError, match="is of colour, but the model takes 1 channel"):
+        PairLoader(pieces, config, BicubicConfig().build(2), **settings)
+
+
 def test_pieces_are_known_again(photos, tmp_path):
     run(photos, tmp_path / "out")
     run(photos, tmp_path / "again")

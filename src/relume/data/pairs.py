@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from relume.data.degradations.base import Degradation
+from relume.data.degradations.base import Degradation, Telling
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 from relume.data.preparation.reading import PieceList, PiecePatches
+from relume.nn.colour import rgb_to_y
 
 _CPU = torch.device("cpu")
 Batch = dict[str, Tensor]
-"""What an objective gets: "input" `B C H W` and "target" `B C sH sW`, both float32 0..1."""
+"""What an objective gets: "input" `B C H W` and "target" `B C sH sW`, both float32 0..1; and, where the
+degradation tells it, "kind", `B` of int64: which of its kinds happened to each input."""
 
 
 class Pairs(Dataset[Batch]):
     """Pairs of "input" `C×p×p` and "target" `C×sp×sp` as uint8, each a pure function of (seed, index).
+
+    Where the degradation tells, each comes with its "kind", int64.
 
     A pair's degradation draws from a generator of its own, so it is the same in whatever batch, process or
     loader worker it is made.
@@ -28,24 +32,33 @@ class Pairs(Dataset[Batch]):
         patches: the clean patches, with the degradation's margin.
         degradation: makes the input from the target.
         scale: s, high-resolution pixels for each low-resolution one.
+        luma: whether pairs are the luma of RGB patches, taken after degrading: what happens to pictures
+            happens to their colours.
     """
 
-    def __init__(self, patches: Patches | PiecePatches, degradation: Degradation, *, scale: int) -> None:
+    def __init__(
+        self, patches: Patches | PiecePatches, degradation: Degradation, *, scale: int, luma: bool = False
+    ) -> None:
         self.patches = patches
         self.degradation = degradation
         self.scale = scale
+        self.luma = luma
 
     def __getitem__(self, index: int) -> Batch:
         high = self.patches[index]
         (seed,) = np.random.SeedSequence([self.patches.seed, index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
-        low = self.degradation(high[None].float().div_(255), generator=generator)[0]
+        clean, told = high[None].float().div_(255), {}
+        if isinstance(self.degradation, Telling):
+            (low,), (told["kind"],) = self.degradation.tell(clean, generator=generator)
+        else:
+            (low,) = self.degradation(clean, generator=generator)
         margin = self.degradation.margin
-        return {
-            # Pictures have 8 bits where the network will be used.
-            "input": _inside(low.clamp(0, 1).mul(255).round_().to(torch.uint8), margin),
-            "target": _inside(high, margin * self.scale),
-        }
+        # Pictures have 8 bits where the network will be used.
+        levels = low.clamp(0, 1).mul(255).round_().to(torch.uint8)
+        if self.luma:
+            levels, high = _luma(levels), _luma(high)
+        return {"input": _inside(levels, margin), "target": _inside(high, margin * self.scale), **told}
 
 
 class PairLoader:
@@ -58,6 +71,7 @@ class PairLoader:
         scale: high-resolution pixels for each low-resolution one.
         channels: channels of input and target.
         seed: of patches and degradation.
+        luma: whether the one channel is luma of colour pictures (`Contract.luma`).
 
     Raises:
         PictureError: a file is no picture.
@@ -73,15 +87,17 @@ class PairLoader:
         scale: int,
         channels: int,
         seed: int,
+        luma: bool = False,
     ) -> None:
         self._config = config
+        channels = 3 if luma else channels
         choices = {"scale": scale, "margin": degradation.margin, "channels": channels, "seed": seed}
         patches = (
             PiecePatches(photos, config, **choices)
             if isinstance(photos, PieceList)
             else Patches(photos, config, **choices)
         )
-        self._pairs = Pairs(patches, degradation, scale=scale)
+        self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 
     def batches(
         self, first: int, last: int, *, rank: int = 0, world: int = 1, device: torch.device = _CPU
@@ -105,9 +121,17 @@ class PairLoader:
             pin_memory=device.type == "cuda",
         )
         for batch in loader:
-            yield {
-                name: levels.to(device, non_blocking=True).float().div_(255) for name, levels in batch.items()
-            }
+            yield {name: _ready(values.to(device, non_blocking=True)) for name, values in batch.items()}
+
+
+def _ready(values: Tensor) -> Tensor:
+    """Return levels, uint8, as float32 0..1; other numbers as they are."""
+    return values.float().div_(255) if values.dtype == torch.uint8 else values
+
+
+def _luma(levels: Tensor) -> Tensor:
+    """Return the luma of `3 H W` in uint8, rounded."""
+    return rgb_to_y(levels.float(), peak=255).round_().to(torch.uint8)
 
 
 def _inside(levels: Tensor, margin: int) -> Tensor:

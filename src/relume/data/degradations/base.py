@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,15 @@ class Degradation(Protocol):
 
     def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
         """Map `B C sH sW` to `B C H W`, both float32 0..1 and on one device; the input is left as it is."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A degradation of several kinds that tells which one happened to each picture."""
+
+    def tell(self, high: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return what calling it returns, and the number of each picture's kind from 0, `B` of int64."""
         ...
 
 

@@ -1,0 +1,107 @@
+"""What is SwinIR's own: forms of checkpoints, taking over another scale, and refused settings."""
+
+import re
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from relume.models.super_resolution.swinir import VARIANTS, SwinIR, SwinIRConfig, from_official, tiny
+
+
+def authors_names(network):
+    """Return a network's state under the names that the authors' file gives it."""
+    config = network.config
+    kind = config.reconstruction
+    doublings = config.scale.bit_length() - 1
+    ends = {
+        "shuffle": {
+            "reconstruct.0.": "conv_before_upsample.0.",
+            **({f"reconstruct.{2 + 2 * index}.": f"upsample.{2 * index}." for index in range(doublings)}
+               if config.scale != 3 else {"reconstruct.2.": "upsample.0."}),
+            f"reconstruct.{4 if config.scale == 3 else 2 + 2 * doublings}.": "conv_last.",
+        },
+        "direct": {"reconstruct.": "upsample.0."},
+        "nearest": {
+            "reconstruct.narrow.": "conv_before_upsample.0.", "reconstruct.steps.0.": "conv_up1.",
+            "reconstruct.steps.1.": "conv_up2.", "reconstruct.refine.": "conv_hr.",
+            "reconstruct.last.": "conv_last.",
+        },
+        "residual": {"reconstruct.": "conv_last."},
+    }[kind]  # fmt: skip
+    renames = {
+        **ends, "shallow.": "conv_first.", "first_norm.": "patch_embed.norm.", "fuse.": "conv_after_body.",
+        ".attention_norm.": ".norm1.", ".feed_forward_norm.": ".norm2.", ".attention.qkv.": ".attn.qkv.",
+        ".attention.project.": ".attn.proj.", ".expand.": ".mlp.fc1.", ".contract.": ".mlp.fc2.",
+        ".attention.bias_table": ".attn.relative_position_bias_table", ".close.": ".conv.",
+    }  # fmt: skip
+    state = {}
+    for name, value in network.state_dict().items():
+        key = re.sub(r"^blocks\.(\d+)\.layers\.", r"layers.\1.residual_group.blocks.", name)
+        key = re.sub(r"^blocks\.", "layers.", key)
+        for ours, theirs in renames.items():
+            key = key.replace(ours, theirs)
+        state[key] = value
+    state["layers.0.residual_group.blocks.1.attn_mask"] = torch.zeros(4, 16, 16)
+    return state
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "swinir-plain"])
+def test_the_authors_checkpoints_of_every_task_are_recognised(name):
+    config = tiny(VARIANTS[name].config).model_copy(update={"depths": (2, 1), "heads": (2, 4)})
+    network = SwinIR(config)
+    found = from_official(authors_names(network))
+    assert found.config == config.model_copy(update={"image_range": 1.0, "features": found.config.features})
+    if config.reconstruction in ("shuffle", "nearest"):
+        assert found.config.features == config.features
+    assert found.state.keys() == network.state_dict().keys()
+    assert all(torch.equal(found.state[key], value) for key, value in network.state_dict().items())
+
+
+def test_relatives_are_not_taken_for_it():
+    state = authors_names(SwinIR(tiny(VARIANTS["swinir-light-x2"].config)))
+    assert from_official({**state, "layers.0.residual_group.blocks.0.conv_block.cab.0.weight": 0}) is None
+    assert from_official({"layers.0.blocks.0.attn.qkv.weight": torch.zeros(3)}) is None
+
+
+@torch.no_grad()
+def test_another_scale_starts_from_the_trunk_and_the_nearest_sub_pixels():
+    torch.manual_seed(0)
+    source, target = (SwinIR(tiny(VARIANTS[f"swinir-light-x{scale}"].config)).eval() for scale in (2, 4))
+    assert target.start_from(source) == []
+    low = torch.rand(1, 3, 8, 8)
+    enlarged = source(low).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert torch.allclose(target(low), enlarged, atol=1e-6)
+
+
+@torch.no_grad()
+def test_whole_windows_are_run_as_they_are_and_others_mirrored():
+    torch.manual_seed(0)
+    network = SwinIR(tiny(VARIANTS["swinir-x2"].config)).eval()
+    low = torch.rand(1, 3, 8, 8)
+    cut = low[..., :6, :7]
+    mirrored = torch.nn.functional.pad(cut, (0, 1, 0, 2), mode="reflect")
+    assert torch.allclose(network(cut), network(mirrored)[..., :12, :14], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"heads": (6,)}, "name as many"),
+        ({"heads": (7,) * 6}, "cannot be shared by 7 heads"),
+        ({"reconstruction": "residual"}, "scale must be 1"),
+        ({"reconstruction": "nearest", "scale": 3}, "by 2 or 4"),
+        ({"scale": 5}, "scale"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, says):
+    with pytest.raises(ValidationError, match=says):
+        SwinIRConfig(**settings)
+
+
+@pytest.mark.parametrize("hidden", [11, 15, 22, 30])
+def test_a_ratio_is_found_that_gives_the_hidden_width(hidden):
+    config = SwinIRConfig(width=11, depths=(2,), heads=(1,), window=3, ratio=(hidden + 0.5) / 11)
+    network = SwinIR(config)
+    found = from_official(authors_names(network))
+    SwinIR(found.config).load_state_dict(dict(found.state))
