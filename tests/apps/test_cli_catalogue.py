@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from commanding import COMMAND, environment
 
+from commanding import COMMAND, environment
 from relume.core.catalogue import systems, variants
 
 MODULES = (
@@ -62,7 +62,7 @@ def test_methods_lists_every_system(tmp_path, relume):
     done = relume("methods", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert [each["name"] for each in json.loads(done.stdout)] == list(systems())
-    text = relume("methods", cwd=tmp_path, env={"COLUMNS": "300"}).stdout
+    text = relume("methods", cwd=tmp_path, env={"COLUMNS": "600"}).stdout
     assert all(each.card["title"] in text for each in systems().values())
 
 

@@ -115,7 +115,7 @@ def load_official(path: Path, changes: Mapping[str, Any] | None = None) -> tuple
     _fill(network, official.state, path)
     header = Header(
         model=name,
-        variant=variant_of(name, config),
+        variant=variant_of(name, config, official.steps),
         config=config.model_dump(mode="json"),
         steps=official.steps,
         trained={"by": "the authors", "file": path.name},
@@ -162,10 +162,10 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
     )
 
 
-def variant_of(system: str, config: Config) -> str | None:
-    """Return the name of the variant with that config, if there is one."""
+def variant_of(system: str, config: Config, steps: Iterable[str] = ()) -> str | None:
+    """Return the first variant with that config to which the surgery done so far leads, None without one."""
     for name, candidate in model_file(systems()[system]).VARIANTS.items():
-        if candidate.config == config:
+        if candidate.config == config and set(steps) <= set(candidate.steps):
             return str(name)
     return None
 

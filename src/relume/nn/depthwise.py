@@ -30,11 +30,17 @@ class LargeDepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if learns and x.device.type == "cpu" and not torch.compiler.is_compiling():
-            output: Tensor = _BlockwiseGradient.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-            return output
-        return super().forward(x)
+        assert self.bias is not None
+        return large_depthwise(x, self.weight, self.bias)
+
+
+def large_depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve `B C H W` channel by channel with kernels `C 1 k k`, k odd; the size stays."""
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    if learns and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        output: Tensor = _BlockwiseGradient.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return output
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
 
 
 class _BlockwiseGradient(torch.autograd.Function):

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.core.card import Card, Task
-from relume.nn.depthwise import LargeDepthwiseConv2d
+from relume.nn.depthwise import LargeDepthwiseConv2d, large_depthwise
 
 CARD = Card(
     name="tunable",
@@ -175,6 +175,8 @@ class TunableConv2d(TunableModule):
         options = self.options
         weight, bias = self.mixed(self.weight, parameters), self._mixed_bias(parameters)
         batch = _fitting(weight, x)
+        if batch == 1 and bias is not None and issubclass(self.kind, LargeDepthwiseConv2d):
+            return large_depthwise(x, weight[0], bias[0])
         padding = options["padding"]
         if options["padding_mode"] != "zeros":
             x, padding = F.pad(x, _sides(options), options["padding_mode"]), 0

@@ -21,6 +21,7 @@ class Recipe(LoopConfig):
     Attributes:
         variant: the name under which the weights will be known.
         network: the model's settings.
+        surgery: steps of `nn.surgery` done before training, so that what they make is what is trained.
         start: variant or weights file whose weights are taken over where they fit; None starts at random.
         frozen: beginnings of the names of parameters that are not trained.
         data: where patches come from.
@@ -31,6 +32,7 @@ class Recipe(LoopConfig):
 
     variant: str
     network: Config
+    surgery: tuple[str, ...] = ()
     start: str | None = None
     frozen: tuple[str, ...] = ()
     data: PatchesConfig = PatchesConfig()

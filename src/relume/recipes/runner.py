@@ -19,7 +19,6 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
-from relume.data.benchmarks import refuse_channels
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -103,7 +102,7 @@ class Run:
         resolved = {**recipe.model_dump(mode="json"), "photos": self.photos.digest}
         self.done = _steps_done(folder, resolved)
         torch.manual_seed(recipe.seed)
-        self.network = zoo.build(recipe.network, system=self.system)
+        self.network = zoo.build(recipe.network, system=self.system, steps=recipe.surgery)
         scale, named = self.network.contract.scale, find_variant(recipe.variant).scale
         if scale != named:
             raise ConfigError(
@@ -123,12 +122,11 @@ class Run:
         _freeze(self.network, recipe.frozen)
         source_of_batches = PairLoader(
             self.photos, recipe.data, recipe.degradation.build(scale), scale=scale,
-            channels=self.network.contract.channels, seed=recipe.seed,
+            channels=self.network.contract.channels, luma=self.network.contract.luma, seed=recipe.seed,
         )  # fmt: skip
         validate = None
         if recipe.validation.folder is not None:
-            refuse_channels(self.network.contract.channels)
-            validate = Validation(recipe.validation, scale=scale, folder=folder)
+            validate = Validation(recipe.validation, contract=self.network.contract, folder=folder)
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,
@@ -203,33 +201,34 @@ class Run:
         return Rehearsal(timing, seconds, whole)
 
     def _write(self, path: Path, state: Mapping[str, Tensor], step: int, *, finished: bool = False) -> None:
-        network: Network = zoo.build(self.recipe.network, system=self.system)
+        recipe = self.recipe
+        network = zoo.build(recipe.network, system=self.system, steps=recipe.surgery)
         network.load_state_dict(dict(state))
         if finished:
-            apply_steps(network, zoo.variant(self.recipe.variant).steps)
+            apply_steps(network, zoo.variant(recipe.variant).steps)
         header = Header(
             model=self.system,
-            variant=zoo.variant_of(self.system, self.recipe.network),
-            config=self.recipe.network.model_dump(mode="json"),
+            variant=zoo.variant_of(self.system, recipe.network, network.steps),
+            config=recipe.network.model_dump(mode="json"),
             steps=network.steps,
             trained={
                 "by": "relume",
                 "step": step,
-                "of_steps": self.recipe.steps,
+                "of_steps": recipe.steps,
                 "hours": round(self.loop.progress.seconds / 3600, 3),
                 "device": str(self.loop.accelerator.device),
                 "processes": self.loop.accelerator.num_processes,
                 "pictures": len(self.photos.paths),
                 "pictures_sha256": self.photos.digest,
-                "folders": [_public_name(folder) for folder in self.recipe.data.folders],
-                "seed": self.recipe.seed,
-                "start": self.recipe.start,
+                "folders": [_public_name(folder) for folder in recipe.data.folders],
+                "seed": recipe.seed,
+                "start": recipe.start,
                 "taken_over": round(self.taken_over, 4),
                 "parameters": count_parameters(network),
                 "torch": torch.__version__,
                 "command": self.command,
             },
-            recipe=_without_places(self.recipe.model_dump(mode="json")),
+            recipe=_without_places(recipe.model_dump(mode="json")),
         )
         write_checkpoint(path, network.state_dict(), header)
 

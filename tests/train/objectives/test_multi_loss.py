@@ -11,7 +11,7 @@ from relume.measures.losses.total_variation import total_variation
 from relume.nn.network import Network
 from relume.nn.slider import make_tunable
 from relume.train.loop import Loop, RunStoppedError
-from relume.train.objectives.base import Placed
+from relume.train.objectives.base import Partnered, Placed
 from relume.train.objectives.models import build_objective
 from relume.train.objectives.multi_loss import MultiLossConfig, draw
 from relume.train.observers import JsonLog
@@ -84,6 +84,27 @@ def test_the_network_runs_at_the_parameters_that_weigh_the_losses(batch):
     assert losses["loss"].item() == pytest.approx(expected, rel=1e-5)
     losses["loss"].backward()
     assert all(value.grad is not None for value in network.parameters())
+
+
+def test_an_adversary_has_its_say_by_the_share_of_the_last_aim(batch):
+    torch.manual_seed(0)
+    judge = {"weight": 0.5, "discriminator": {"name": "unet", "width": 4}}
+    batch = {name: torch.rand(2, 3, 16, 16) for name in batch}
+    network, plain, judged = tunable(), objective().build(), objective(adversarial=judge).build()
+    assert isinstance(judged, Partnered)
+    assert not isinstance(plain, Partnered)
+    torch.manual_seed(5)
+    without = plain(network, batch)["loss"].item()
+    torch.manual_seed(5)
+    losses = judged(network, batch)
+    torch.manual_seed(5)
+    share = draw(2)[1].item()
+    expected = without + share * 0.5 * losses["adversarial"].item()
+    assert losses["loss"].item() == pytest.approx(expected, rel=1e-5)
+    losses["loss"].backward()
+    assert all(value.grad is None for value in judged.partner.parameters())
+    judged.partner_losses(judged.partner)["loss"].backward()
+    assert all(value.grad is not None for value in judged.partner.parameters())
 
 
 def test_each_batch_draws_anew_and_a_seed_repeats_it(batch):

@@ -329,6 +329,12 @@ class CFSR(Network):
 VARIANTS = {
     f"cfsr-x{scale}": Variant(CFSRConfig(scale=scale), parameters=parameters, steps=("reparameterise",))
     for scale, parameters in ((2, 291_324), (3, 297_819), (4, 306_912))
+} | {
+    # For photos of unknown damage: two kernels a layer, between which the strength chooses.
+    f"cfsr-x{scale}-photo": Variant(
+        CFSRConfig(scale=scale), parameters=parameters, steps=("reparameterise", "tunable")
+    )
+    for scale, parameters in ((2, 579_630), (4, 610_806))
 }
 
 NETWORK = CFSR

@@ -6,7 +6,8 @@ L_1 … L_P and parameters ω drawn anew for each batch:
     loss = Σ_i ω_i · L_i(output at ω, target),    ω uniform among those with ω_i ≥ 0 and Σ ω_i = 1.
 
 For two aims ω is (1 - s, s) with s uniform in 0..1: strength 0 goes after the first aim alone, 1 after the
-second. Each aim is itself a weighted sum of losses, as fidelity has a place at both ends of most sliders.
+second. Each aim is itself a weighted sum of losses, as fidelity has a place at both ends of most sliders. An
+adversary, where there is one, has its place in the last aim, and so the more to say the higher the strength.
 
 Losses are computed in float32 whatever the network's precision.
 """
@@ -25,6 +26,7 @@ from relume.core.config import Config
 from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.nn.slider import tuned
+from relume.train.objectives.adversarial import AdversarialConfig, Adversary
 
 Aim = tuple[Annotated[LossConfig, ChosenFrom(PACKAGE, "loss")], ...]
 """Losses, each with its weight in the aim's sum."""
@@ -37,10 +39,12 @@ class MultiLossConfig(Config):
         name: tells it from other objectives.
         aims: losses of output and target, from `measures.losses`, one list for each of the network's
             parameters: those of strength 0 first, then those of strength 1.
+        adversarial: a discriminator trained beside the network, for the last aim; None: none.
     """
 
     name: Literal["multi-loss"] = "multi-loss"
     aims: tuple[Aim, ...]
+    adversarial: AdversarialConfig | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> MultiLossConfig:
@@ -65,7 +69,10 @@ class MultiLossConfig(Config):
         Raises:
             RelumeError: an encoder cannot be used.
         """
-        return MultiLossObjective([[(part.weight, part.build(load)) for part in aim] for aim in self.aims])
+        aims = [[(part.weight, part.build(load)) for part in aim] for aim in self.aims]
+        if self.adversarial:
+            return JudgedMultiLossObjective(aims, Adversary(self.adversarial))
+        return MultiLossObjective(aims)
 
 
 class MultiLossObjective:
@@ -106,7 +113,37 @@ class MultiLossObjective:
                 value = torch.stack([weight * loss(output, target) for weight, loss in aim]).sum()
                 values[f"aim_{i}"] = value
                 total = total + share * value
-        return {"loss": total, **values}
+        further, more = self._further(output, target)
+        return {"loss": total + parameters[-1].item() * more, **values, **further}
+
+    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:  # noqa: ARG002
+        """Return losses beside those of the last aim, and their weighted sum."""
+        return {}, output.new_zeros(())
+
+
+class JudgedMultiLossObjective(MultiLossObjective):
+    """The sum with an adversary, which the loop trains beside the network (`base.Partnered`).
+
+    The discriminator is shown outputs of every strength.
+
+    Attributes:
+        partner: the discriminator.
+        optimiser: settings of its optimiser, None for those of the network's.
+    """
+
+    def __init__(self, aims: list[list[tuple[float, Loss]]], adversary: Adversary) -> None:
+        super().__init__(aims)
+        self.adversary = adversary
+        self.partner = adversary.discriminator
+        self.optimiser = adversary.config.optimiser
+
+    def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
+        """Return the discriminator's losses on the last output and target: "loss", "real", "fake" …"""
+        return self.adversary.own_losses(partner)
+
+    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        value = self.adversary.judge(output, target)
+        return {"adversarial": value}, self.adversary.config.weight * value
 
 
 def draw(count: int) -> Tensor:

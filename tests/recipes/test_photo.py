@@ -1,0 +1,61 @@
+"""The recipe for photos of unknown damage: a run that starts from plain weights and leaves a slider."""
+
+import pytest
+import torch
+
+from relume.core.pictures import Picture, write
+from relume.models import zoo
+from relume.recipes.runner import Run, find_recipe
+
+TINY = {"network.width": 8, "network.depths": [1], "network.kernel_size": 3, "threads": 1, "data.batch": 2,
+        "data.patch": 8, "steps": 3, "log_every": 1}  # fmt: skip
+JUDGE = {"objective.adversarial.discriminator.width": 4}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    torch.manual_seed(0)
+    (tmp_path / "photos").mkdir()
+    write(Picture(pixels=torch.rand(3, 100, 100)), tmp_path / "photos" / "a.png")
+    return tmp_path / "photos"
+
+
+def train(variant, photos, folder, **changes):
+    changes = {**TINY, "data.folders": [str(photos)], **changes}
+    return Run(find_recipe(variant, "cpu").override(changes, where="recipe"), folder, command="test").train()
+
+
+def test_a_photo_network_starts_from_a_plain_one_and_ends_with_a_slider(photos, tmp_path):
+    plain = train("cfsr-x2", photos, tmp_path / "plain", degradation="bsrgan")
+    weights = train("cfsr-x2-photo", photos, tmp_path / "photo", start=str(plain), **JUDGE)
+    network, header = zoo.load(weights)
+    assert header.steps == ("reparameterise", "tunable")
+    assert header.recipe["degradation"]["name"] == "bsrgan"
+    assert header.trained["taken_over"] == 1
+    assert network.contract.strength
+    low = torch.rand(1, 3, 9, 10)
+    outputs = []
+    with torch.no_grad():
+        for strength in (0.0, 1.0):
+            network.strength = strength
+            outputs.append(network.fixed()(low))
+        start, _ = zoo.load(plain)
+        assert 1e-6 < (outputs[0] - outputs[1]).abs().max() < 0.1
+        assert 1e-6 < (outputs[0] - start(low)).abs().max() < 0.1
+
+
+def test_a_run_in_progress_keeps_best_weights_that_load(photos, tmp_path):
+    (tmp_path / "set").mkdir()
+    write(Picture(pixels=torch.rand(3, 40, 40)), tmp_path / "set" / "a.png")
+    changes = {"start": None, "validation.folder": str(tmp_path / "set"), "validate_every": 1, **JUDGE}
+    train("cfsr-x2-photo", photos, tmp_path / "run", **changes)
+    network, header = zoo.load(tmp_path / "run" / "best.safetensors")
+    assert header.steps == network.steps == ("reparameterise", "tunable")
+
+
+def test_variants_of_one_config_are_told_apart_by_their_surgery():
+    config = zoo.variant("cfsr-x4").config
+    assert config == zoo.variant("cfsr-x4-photo").config
+    assert zoo.variant_of("cfsr", config) == "cfsr-x4"
+    assert zoo.variant_of("cfsr", config, ("reparameterise",)) == "cfsr-x4"
+    assert zoo.variant_of("cfsr", config, ("reparameterise", "tunable")) == "cfsr-x4-photo"
