@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from relume.apps import catalogue
+from relume.core import catalogue as catalogue_of
 from relume.core.catalogue import FILE, systems, variants
 
 
@@ -47,3 +48,28 @@ def test_nothing_needs_torchvision():
         "    importlib.import_module(info.name)"
     )
     assert "relume.recipes.cfsr" in modules_after(statement)
+
+
+def test_variants_that_differ_in_scale_alone_share_a_name():
+    families = catalogue_of.families()
+    assert {scale: each.name for scale, each in families["cfsr"].items()} == {
+        2: "cfsr-x2", 3: "cfsr-x3", 4: "cfsr-x4"
+    }  # fmt: skip
+    assert all(each.name == f"cfsr-x{scale}-photo" for scale, each in families["cfsr-photo"].items())
+    assert {each.name for each in families["swinir-light"].values()} <= {
+        "swinir-light-x2", "swinir-light-x3", "swinir-light-x4"
+    }  # fmt: skip
+    assert families["routed"] == families["cfsr-routed"]  # the only one of its system
+    assert "nafnet" not in families  # several of one scale
+    shipped = [each for family in families.values() for each in family.values() if each.weights]
+    assert shipped
+    for family in families.values():
+        assert len({each.weights is None for each in family.values()}) == 1
+
+
+def test_a_shared_name_is_told_from_a_variants():
+    assert catalogue_of.is_family("cfsr")
+    assert catalogue_of.is_family("nafnet")
+    assert not catalogue_of.is_family("cfsr-x4")
+    assert not catalogue_of.is_family("swinir-jpeg")  # alone in its family
+    assert not catalogue_of.is_family("no-such-model")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from relume.core.catalogue import CatalogueVariant, System, systems
+from relume.core.catalogue import families, is_family, systems
 from relume.core.errors import RelumeError
 from relume.core.pictures import Picture
 from relume.infer.choosing import default_device
@@ -39,10 +39,10 @@ def load(
     """Load a model for use.
 
     Args:
-        name: a system or one of its variants (`relume models` lists them), or a weights file, ours or its
-            authors'. A system brings its models for all scales; a variant or a file is used alone, whatever
-            size is asked for.
-        scale: which variant of a system to begin with: the smallest that reaches it; None takes x4.
+        name: a variant (`relume models` lists them), what variants of several scales share of their names
+            ("cfsr", "cfsr-photo"), or a weights file, ours or its authors'. A shared name brings the models
+            for all scales; a variant or a file is used alone, whatever size is asked for.
+        scale: which of several variants to begin with: the smallest that reaches it; None takes x4.
         engine: "torch", "native", "compile", "onnxruntime", "openvino" or "ncnn"; "auto" takes the quickest
             here, measured once for a machine and kind of model. None takes what the environment variable
             RELUME_ENGINE names, else "auto".
@@ -70,12 +70,11 @@ def load(
         return network, called
 
     relatives: dict[int, Relative] = {}
-    if isinstance(name, str) and name in systems():
-        family = _by_scale(systems()[name])
+    if isinstance(name, str) and is_family(name):
         first = choose(name, scale)
         relatives = {
             each: Relative(other.name, partial(lambda which: ready(which)[0], other.name))
-            for each, other in family.items()
+            for each, other in families()[name].items()
             if other.name != first
         }
         name = first
@@ -87,43 +86,28 @@ def load(
 
 
 def variant_named(name: str) -> str:
-    """Return a name as it is, and for a system's that of the variant which is used by default."""
-    return choose(name, None) if name in systems() else name
+    """Return a name as it is, and for a family's that of the variant which is used by default."""
+    return choose(name, None) if is_family(name) else name
 
 
-def choose(system: str, scale: float | None) -> str:
-    """Return the variant of a system to use for a scale.
+def choose(family: str, scale: float | None) -> str:
+    """Return the variant of a family to use for a scale.
 
     The smallest whose scale reaches what is asked for, or the largest there is; where nothing is asked for,
     x4. Only those with weights count, where there are such.
 
     Raises:
-        RelumeError: the system has no variants, or several for one scale.
+        RelumeError: it is a system without variants, or with several families of which none has its name.
     """
-    fitting = _by_scale(systems()[system])
-    if not fitting:
-        raise RelumeError(f"{system} has no variants to choose from; name a weights file")
+    if family not in families():
+        names = list(systems()[family].variants)
+        if not names:
+            raise RelumeError(f"{family} has no variants to choose from; name a weights file")
+        raise RelumeError(f"{family} has several variants for one scale: {', '.join(names)}; name one")
+    fitting = families()[family]
     wanted = DEFAULT_SCALE if scale is None else scale
     reaching = [each for each in sorted(fitting) if each >= wanted]
     return fitting[reaching[0] if reaching else max(fitting)].name
-
-
-def _by_scale(system: System) -> dict[int, CatalogueVariant]:
-    """Return a system's variants by their scale, those with weights where there are such.
-
-    Raises:
-        RelumeError: there are several for one scale.
-    """
-    found: dict[int, CatalogueVariant] = {}
-    shipped = [variant for variant in system.variants.values() if variant.weights_path is not None]
-    for variant in shipped or system.variants.values():
-        if variant.scale in found:
-            names = [each.name for each in system.variants.values() if each.scale == variant.scale]
-            raise RelumeError(
-                f"{system.name} has several variants for scale {variant.scale}: {', '.join(names)}; name one"
-            )
-        found[variant.scale] = variant
-    return found
 
 
 def _set_effort(network: Network, effort: float, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field
 
-from relume.core.catalogue import find_variant, systems, variants
+from relume.core.catalogue import families, find_variant, is_family
 from relume.core.checkpoints import file_sha256
 from relume.core.config import Config
 from relume.core.errors import ConfigError, RelumeError
@@ -157,26 +157,28 @@ def own_scale(model: str) -> int:
     Raises:
         RelumeError: there is no such model.
     """
-    from relume.apps.face import choose
+    from relume.apps.face import variant_named
 
-    if model in systems():
-        model = choose(model, None)
+    model = variant_named(model)
     if _is_file(model):
         return zoo.load(model)[0].contract.scale
     return find_variant(model).scale
 
 
 def weights_digest(model: str) -> str:
-    """Return what changes when the weights of a model do: of a system, those of all its scales.
+    """Return what changes when the weights of a model do: of a family, those of all its scales.
 
     Raises:
         RelumeError: there is no such model.
     """
+    from relume.apps.face import choose
+
     if _is_file(model):
         zoo.load(model)  # tells what is wrong with it, where something is
         paths: list[Path | None] = [Path(model)]
-    elif model in systems():
-        paths = [variant.weights_path for variant in systems()[model].variants.values()]
+    elif is_family(model):
+        choose(model, None)  # tells why, where none can be chosen
+        paths = [variant.weights_path for variant in families()[model].values()]
     else:
         paths = [find_variant(model).weights_path]
     digests = "".join(file_sha256(path) for path in paths if path is not None)
@@ -184,7 +186,7 @@ def weights_digest(model: str) -> str:
 
 
 def _is_file(model: str) -> bool:
-    return model not in systems() and model not in variants() and zoo.looks_like_a_file(model)
+    return not is_family(model) and zoo.looks_like_a_file(model)
 
 
 def shared_memory(asked: int | None) -> tuple[int, int]:

@@ -95,6 +95,35 @@ def variants() -> dict[str, CatalogueVariant]:
     return {name: variant for system in systems().values() for name, variant in system.variants.items()}
 
 
+def families() -> dict[str, dict[int, CatalogueVariant]]:
+    """Return the variants that differ in scale alone, by scale, under the name that they share.
+
+    That is a variant's name without its scale: cfsr-x2 and cfsr-x4 are of "cfsr", cfsr-x4-photo is of
+    "cfsr-photo". Only those with weights count where a family has such. A system whose variants are of one
+    family of another name is that family under its own name too.
+    """
+    found: dict[str, dict[int, CatalogueVariant]] = {}
+    for system in systems().values():
+        own: dict[str, dict[int, CatalogueVariant]] = {}
+        for variant in system.variants.values():
+            family = variant.name.replace(f"-x{variant.scale}", "", 1)
+            own.setdefault(family, {})[variant.scale] = variant
+        if len(own) == 1:
+            own.setdefault(system.name, *own.values())
+        found |= {name: _shipped(family) for name, family in own.items()}
+    return found
+
+
+def is_family(name: str) -> bool:
+    """Tell whether a name stands for several variants, or for a system, rather than for one variant."""
+    return name not in variants() and (name in families() or name in systems())
+
+
+def _shipped(family: dict[int, CatalogueVariant]) -> dict[int, CatalogueVariant]:
+    """Return the members with weights, or all where none has them."""
+    return {scale: each for scale, each in family.items() if each.weights is not None} or family
+
+
 def find_variant(name: str) -> CatalogueVariant:
     """Return the variant of that name.
 

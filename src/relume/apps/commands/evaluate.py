@@ -13,6 +13,7 @@ from relume.apps.console import out, progress_bar
 
 if TYPE_CHECKING:
     from relume.data.benchmarks import BenchmarkPairs
+    from relume.infer.restorer import Restorer
     from relume.insight.evaluate import Evaluation, Row
 
 
@@ -31,6 +32,9 @@ def evaluate(
     ] = False,
     tile: Annotated[int, typer.Option(min=0, help="Tile side in input pixels; 0: whole pictures.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="0 (weak) to 1 (strong), for models that have that choice.")
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Also write the sets' figures into the weights file's header.")
     ] = False,
@@ -43,13 +47,15 @@ def evaluate(
     from relume.measures.protocols import protocol as find_protocol
 
     chosen = find_protocol(protocol)
-    restorer = load(name, device=device)
+    restorer = load(name, device=device, strength=strength)
     found = [
         find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called)
         for called, folder in map(_set_and_folder, data)
     ]
     _refuse_same_names(found)
     stem = f"{Path(name).stem}-{protocol}"
+    if strength is not None:
+        stem += f"-strength-{strength:g}"
     _check_outputs(output, Path(name) if record else None)
     total = sum(len(pairs) for pairs in found)
     with progress_bar() as bar:
@@ -66,7 +72,7 @@ def evaluate(
     out.print(_table(result, restorer.name))
     output.mkdir(exist_ok=True)
     write_csv(result, output / f"{stem}.csv")
-    write_json(result, output / f"{stem}.json", model=_facts(name, restorer.name, str(restorer.engine), tile))
+    write_json(result, output / f"{stem}.json", model=_facts(name, restorer, strength, tile))
     out.print(f"written: {output / stem}.csv and {output / stem}.json", markup=False)
     if record:
         _record(Path(name), result)
@@ -132,17 +138,18 @@ def _table(result: Evaluation, name: str) -> Table:
     return table
 
 
-def _facts(name: str, shown: str, engine: str, tile: int) -> dict[str, Any]:
+def _facts(name: str, restorer: Restorer, strength: float | None, tile: int) -> dict[str, Any]:
     from relume.core.catalogue import variants
     from relume.core.checkpoints import file_sha256
 
     path = variants()[name].weights_path if name in variants() else Path(name)
     assert path is not None
     return {
-        "name": shown,
+        "name": restorer.name,
         "file": path.name,
         "file_sha256": file_sha256(path),
-        "engine": engine,
+        "engine": str(restorer.engine),
+        "strength": strength,
         "tile": tile,
     }
 
