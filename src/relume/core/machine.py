@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 
@@ -158,16 +159,35 @@ def _wanted_cache() -> Path:
 @cache
 def processor() -> str:
     """Return what tells this processor from others, as far as speed and instructions go."""
+    return _processor("model name", "CPU part", "flags", "Features")
+
+
+def processor_name() -> str:
+    """Return what the processor is called, for people."""
+    return _processor("model name", "CPU part")
+
+
+def _processor(*keys: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     lines = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in lines}
-    parts = (named.get(key, "") for key in ("model name", "CPU part", "flags", "Features"))
-    return f"{platform.machine()} {' '.join(part for part in parts if part)}"
+    return f"{platform.machine()} {' '.join(named[key] for key in keys if named.get(key))}"
 
 
 def most_threads() -> int:
     """Return how many threads may be asked for: more than a few for each core only cost time and memory."""
     return 4 * (os.cpu_count() or 1)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what figures and weights depend on, by name."""
+    found = {"python": platform.python_version()}
+    for package in ("relume", "torch"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree
+            found[package] = "not installed"
+    return found

@@ -15,11 +15,9 @@ import csv
 import io
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -29,6 +27,7 @@ from torch import Tensor
 
 from relume.core.errors import DataError
 from relume.core.files import whole
+from relume.core.machine import versions
 from relume.data.benchmarks import Pair
 from relume.measures.protocols import Protocol
 from relume.nn.resize import enlarge_bicubic
@@ -183,7 +182,7 @@ def write_json(evaluation: Evaluation, path: Path, *, model: Mapping[str, Any]) 
         "protocol": {"name": evaluation.protocol.name, "description": evaluation.protocol.description},
         "scale": evaluation.scale,
         "model": dict(model),
-        "versions": _versions(),
+        "versions": versions(),
         "sets": [
             {
                 "set": mean.set_name,
@@ -250,14 +249,6 @@ def _record(row: Row) -> dict[str, Any]:
         "high_sha256": row.high_sha256,
         "low_sha256": row.low_sha256,
     }
-
-
-def _versions() -> dict[str, str]:
-    try:
-        relume = metadata.version("relume")
-    except metadata.PackageNotFoundError:  # run from a source tree
-        relume = "not installed"
-    return {"relume": relume, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _finite(value: Any) -> Any:

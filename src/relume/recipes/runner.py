@@ -19,6 +19,7 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
+from relume.core.machine import processor_name, versions
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -201,7 +202,7 @@ class Run:
         return Rehearsal(timing, seconds, whole)
 
     def _write(self, path: Path, state: Mapping[str, Tensor], step: int, *, finished: bool = False) -> None:
-        recipe = self.recipe
+        recipe, device = self.recipe, self.loop.accelerator.device
         network = zoo.build(recipe.network, system=self.system, steps=recipe.surgery)
         network.load_state_dict(dict(state))
         if finished:
@@ -216,16 +217,18 @@ class Run:
                 "step": step,
                 "of_steps": recipe.steps,
                 "hours": round(self.loop.progress.seconds / 3600, 3),
-                "device": str(self.loop.accelerator.device),
+                "device": str(device),
+                "processor": processor_name(),
+                "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+                **versions(),
                 "processes": self.loop.accelerator.num_processes,
                 "pictures": len(self.photos.paths),
                 "pictures_sha256": self.photos.digest,
                 "folders": [_public_name(folder) for folder in recipe.data.folders],
                 "seed": recipe.seed,
-                "start": recipe.start,
+                "start": _without_absolute(recipe.start),
                 "taken_over": round(self.taken_over, 4),
                 "parameters": count_parameters(network),
-                "torch": torch.__version__,
                 "command": self.command,
             },
             recipe=_without_places(recipe.model_dump(mode="json")),
@@ -255,11 +258,21 @@ def _public_name(folder: Path) -> str:
 
 
 def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Shorten folder names in a recipe that travels with the weights."""
+    """Shorten names of folders and files in a recipe that travels with the weights."""
     recipe["data"]["folders"] = [_public_name(Path(folder)) for folder in recipe["data"]["folders"]]
     if recipe["validation"]["folder"] is not None:
         recipe["validation"]["folder"] = _public_name(Path(recipe["validation"]["folder"]))
-    return recipe
+    shortened: dict[str, Any] = _without_absolute(recipe)
+    return shortened
+
+
+def _without_absolute(value: Any) -> Any:
+    """Shorten absolute paths anywhere in plain values: a start, an encoder, a teacher."""
+    if isinstance(value, Mapping):
+        return {name: _without_absolute(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_absolute(each) for each in value]
+    return _public_name(Path(value)) if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _steps_done(folder: Path, resolved: Mapping[str, Any]) -> int:

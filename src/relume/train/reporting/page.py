@@ -31,8 +31,7 @@ _TITLES = {"psnr": "psnr, dB", "seconds_per_step": "seconds per step",
 _BASELINE = "_bicubic"
 _IN_A_STRIP = 4
 # What the header of weights may tell of the machine that trained them.
-_ENVIRONMENT = ("device", "machine", "processor", "gpu", "processes", "relume", "commit", "python", "torch",
-                "versions", "environment")  # fmt: skip
+_ENVIRONMENT = ("device", "processor", "gpu", "processes", "relume", "python", "torch")
 # What the loop logs beside the parts of the loss, in the order in which it is shown.
 _OF_THE_LOOP = ("learning_rate", "gradient", "seconds_per_step", "data_share")
 
