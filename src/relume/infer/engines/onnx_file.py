@@ -89,6 +89,7 @@ def export(network: Network, path: Path, *, overwrite: bool = True) -> None:
         "model": type(network).__name__,
         "scale": str(contract.scale),
         "channels": str(contract.channels),
+        "colour": "luma" if contract.luma else "gray" if contract.channels == 1 else "RGB",
         "halo": "unbounded" if contract.halo is None else str(contract.halo),
         "config": network.config.model_dump_json(),
     }

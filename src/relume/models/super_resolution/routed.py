@@ -151,6 +151,7 @@ class Routed(Network):
         self.config: RoutedConfig = config
         heavy = zoo.build(config.large(), system=config.system)
         self._scale, self._channels = heavy.contract.scale, heavy.contract.channels
+        self._luma = heavy.contract.luma
         # In use it may be another form of the same, see `with_heavy`.
         self.heavy: Callable[[Tensor], Tensor] = heavy
         self.light = SmallNetwork(self._channels, self._scale, config)
@@ -158,7 +159,7 @@ class Routed(Network):
     @property
     def contract(self) -> Contract:
         """One picture in, one picture out; blocks make it depend on where the picture begins."""
-        return Contract(scale=self._scale, channels=self._channels, halo=None, effort=True)
+        return Contract(scale=self._scale, channels=self._channels, halo=None, luma=self._luma, effort=True)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
