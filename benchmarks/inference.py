@@ -18,18 +18,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import importlib.util
 import io
 import math
 import os
-import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from authors import trained
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -78,33 +76,6 @@ def stand_in(network: Network) -> nn.Module:
                 setattr(module, name, PlainNorm(child))
     plain.shallow = Contiguous(plain.shallow)
     return plain.eval()
-
-
-def authors_module(code: Path, weights: Path, scale: int) -> nn.Module:
-    """Import the authors' file, with a stand-in for the registry that it is decorated with, and load it."""
-    registry = types.ModuleType("basicsr.utils.registry")
-
-    class Registry:
-        def register(self) -> Callable[[type], type]:
-            return lambda each: each
-
-    registry.ARCH_REGISTRY = Registry()  # type: ignore[attr-defined]
-    for name in ("basicsr", "basicsr.utils"):
-        sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules["basicsr.utils.registry"] = registry
-    found = importlib.util.spec_from_file_location("authors_cfsr", code)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of each layer that it merges
-        found.loader.exec_module(module)
-        network = module.CFSR(
-            in_chans=3, embed_dim=48, depths=(6, 6), dw_size=9, mlp_ratio=2, upscale=scale,
-            upsampler="pixelshuffledirect",
-        )  # fmt: skip
-    state = torch.load(weights, weights_only=True)
-    network.load_state_dict(state.get("params_ema", state.get("params", state)))
-    return network.eval()
 
 
 def openvino_on(path: Path, threads: int, height: int, width: int) -> Run:
@@ -159,7 +130,7 @@ def candidates(network: Network, options: argparse.Namespace, height: int, width
     place = Place(threads=options.threads)
     runs: dict[str, Run] = {}
     if options.authors_code and options.authors_weights:
-        runs["authors' module, eager PyTorch"] = authors_module(
+        runs["authors' module, eager PyTorch"] = trained(
             options.authors_code, options.authors_weights, options.scale
         )
     else:

@@ -1,9 +1,11 @@
 """Seconds of one CFSR training step: ours beside the plain ways of writing it, in one run.
 
     python benchmarks/training_step.py [--threads 2] [--batch 16] [--patch 32] [--scale 4]
+        [--authors-code cfsr_arch.py]
 
 The baseline is the plain way: contiguous memory, the layer norm written out, the edge branches as
-four convolutions, and PyTorch's own gradient of the large depthwise kernel. Rounds are interleaved
+four convolutions, and PyTorch's own gradient of the large depthwise kernel. With the authors' file their
+module is measured too, and its gradients are compared with ours. Rounds are interleaved
 and the fastest of each is taken, as the machine may be shared.
 """
 
@@ -12,14 +14,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from authors import untrained
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.models.super_resolution.cfsr import CFSR, CFSRConfig, EdgeConv
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig, EdgeConv, from_official
 from relume.nn.depthwise import LargeDepthwiseConv2d
 from relume.nn.norms import LayerNorm2d
 
@@ -95,6 +99,32 @@ def network(config: CFSRConfig, plain: tuple[type[nn.Module], ...], *, contiguou
     return model
 
 
+def beside_authors(code: Path, scale: int, low: Tensor, high: Tensor) -> tuple[nn.Module, float]:
+    """Return the authors' training form, and how far its gradients are from ours of the same weights.
+
+    The largest difference over all parameters, each as a share of its largest gradient.
+    """
+    theirs = untrained(code, scale, merged=False)
+    with torch.no_grad():
+        for name, value in theirs.named_parameters():
+            if "layer_scale" in name:
+                value.fill_(0.5)  # as built, the layers are all but switched off
+    official = from_official(theirs.state_dict())
+    assert official is not None
+    ours = CFSR(official.config)  # type: ignore[arg-type]
+    ours.load_state_dict(dict(official.state))
+    for model in (theirs, ours):
+        F.l1_loss(model(low), high).backward()
+    gradients = {name: value.grad for name, value in theirs.named_parameters() if value.grad is not None}
+    renamed = from_official({**theirs.state_dict(), **gradients})
+    assert renamed is not None
+    return theirs, max(
+        ((value.grad - renamed.state[name]).abs().max() / value.grad.abs().max()).item()
+        for name, value in ours.named_parameters()
+        if value.grad is not None
+    )
+
+
 def step(model: nn.Module, optimiser: torch.optim.Optimizer, low: Tensor, high: Tensor) -> None:
     """One training step with L1."""
     optimiser.zero_grad(set_to_none=True)
@@ -107,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name, default in (("threads", 2), ("batch", 16), ("patch", 32), ("scale", 4), ("rounds", 8)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--authors-code", type=Path, help="the authors' cfsr_arch.py")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = CFSRConfig(scale=options.scale)
@@ -127,6 +158,9 @@ def main() -> None:
     }  # fmt: skip
     low = torch.rand(options.batch, 3, options.patch, options.patch)
     high = torch.rand(options.batch, 3, *(options.patch * options.scale,) * 2)
+    if options.authors_code:
+        theirs, difference = beside_authors(options.authors_code, options.scale, low, high)
+        ways["the authors' module"] = theirs, False
     optimisers = {
         name: torch.optim.Adam(model.parameters(), fused=fused) for name, (model, fused) in ways.items()
     }
@@ -148,7 +182,11 @@ def main() -> None:
     first = next(iter(best.values()))
     for name, seconds in best.items():
         table.add_row(name, f"{seconds:.3f}", f"{seconds / first:.2f}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if options.authors_code:
+        last = best["the authors' module"] / best["+ fused Adam (relume train)"]
+        console.print(f"the authors' module takes {last:.2f} times ours; gradients agree to {difference:.1e}")
 
 
 if __name__ == "__main__":
