@@ -76,6 +76,17 @@ def test_show_tells_of_a_system_and_of_a_variant(tmp_path, relume):
     assert "[bold]" not in whole.stdout + one.stdout
 
 
+def test_show_says_how_to_switch_a_strategy_on_and_what_a_file_is(tmp_path, relume):
+    for name, word in (("pcl_sr", "objective=pcl_sr"), ("multi_output", "objective=multi_output"),
+                       ("tunable", '"name": "tunable"'), ("dcpt", "--budget pretrain")):  # fmt: skip
+        assert word in relume("show", name, cwd=tmp_path).stdout
+    weights = next(each.weights_path for each in variants().values() if each.weights)
+    told = relume("show", weights, cwd=tmp_path)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert weights.stem in told.stdout
+    assert "sha256" in told.stdout
+
+
 def test_show_proposes_the_nearest_name(refused):
     refused("show", "cfrs", says=("'cfrs'", "did you mean 'cfsr'"))
 

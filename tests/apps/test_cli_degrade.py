@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commanding import content, picture_file, size_of
 from PIL import Image
 
+from commanding import content, picture_file, size_of
 from relume.apps.commands.degrade import degrade
 from relume.core.choices import ChosenFrom
 from relume.core.errors import RelumeError
@@ -32,11 +32,27 @@ def photo(tmp_path: Path) -> Path:
 def test_the_picture_is_what_the_degradation_makes(tmp_path, relume, photo):
     done = relume("degrade", "a.png", "-r", "haze", "--seed", 7, "--set", "density=1.5", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "written: a_haze.png\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a_haze.png"]
+    assert done.stdout == "written: a_haze.png\nwritten: a_haze_sheet.png\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a_haze.png", "a_haze_sheet.png"]
     haze = HazeConfig(density=1.5).build(1)
     expected = haze(read(photo).pixels.unsqueeze(0), generator=torch.Generator().manual_seed(7))[0]
     assert (read(tmp_path / "a_haze.png").pixels - expected).abs().max() <= 0.51 / 255
+
+
+def test_one_draw_has_its_sheet_too_unless_told_otherwise(tmp_path, photo):
+    degrade([photo], recipe="haze", seed=7)
+    shown = read(tmp_path / "a_haze_sheet.png").pixels
+    # Photo and damaged form side by side, the margin 8 wide, below labels of one height.
+    assert shown.shape[2] == 2 * (64 + 8) + 8
+    top = shown.shape[1] - 8 - 48
+    assert torch.equal(shown[:, top : top + 48, 8:72], read(photo).pixels)
+    assert torch.equal(shown[:, top : top + 48, 80:144], read(tmp_path / "a_haze.png").pixels)
+    before = content(tmp_path)
+    degrade([photo], recipe="rain", no_sheet=True)
+    degrade([photo], recipe="rain", output=Path("b.png"))
+    assert content(tmp_path).keys() - before.keys() == {"a_rain.png", "b.png"}
+    with pytest.raises(RelumeError, match="leave one out"):
+        degrade([photo], recipe="snow", sheet=Path("s.png"), no_sheet=True)
 
 
 def test_several_draws_and_their_sheet(tmp_path, relume, photo):

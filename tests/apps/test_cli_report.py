@@ -29,6 +29,9 @@ def test_a_real_run_becomes_a_page(relume, run, tmp_path):
     done = relume("report", "runs/mine", "-o", "page.html", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "written: page.html\n", "")
     text = (tmp_path / "page.html").read_text()
+    assert relume("report", "runs/mine", cwd=tmp_path).returncode == 0
+    assert (run / "report.html").is_file()
+    assert not (tmp_path / "report.html").exists()
     assert "finished: all 8 steps, weights written" in text
     assert text.count("<svg") >= 6
     assert text.count("data:image/webp") == 2 * (2 + 2 + 2)  # bicubic, original and two steps; two sheets

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from commanding import picture_file
 
 import relume as library
+from commanding import picture_file
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import RelumeError
 from relume.infer.choosing import make_ready
@@ -48,6 +48,17 @@ def test_the_knob_changes_the_picture(tmp_path, relume, slider):
         assert done.returncode == 0, done.stderr
     weak, strong = (library.read(tmp_path / f"at-{strength}.png").pixels for strength in (0, 1))
     assert (weak.float() - strong.float()).abs().max() > 0
+
+
+def test_engines_are_measured_in_a_process_of_their_own(tmp_path, relume, slider):
+    picture_file(tmp_path / "a.png")
+    fresh = {"RELUME_CACHE": str(tmp_path / "cache"), "RELUME_ENGINE": "auto"}
+    done = relume("upscale", "a.png", "-n", slider, "--strength", "0.3", "-o", "b.png",
+                  cwd=tmp_path, env=fresh)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "measuring which engine is the quickest" in done.stderr
+    assert "process of their own" not in done.stderr
+    assert (tmp_path / "cache" / "engines.json").is_file()
 
 
 def test_python_has_the_knob(slider, network):

@@ -1,6 +1,7 @@
 """What every model must do, on a tiny relative of each variant; a model's file names its exemptions."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,16 @@ def test_save_and_load_give_the_same_output(name, tmp_path):
     loaded, read = zoo.load(path)
     assert torch.equal(loaded(low), network(low))
     assert read.sha256 == read_checkpoint(path)[0].sha256 != ""
+
+
+@every_form
+@torch.no_grad()
+def test_another_process_can_be_handed_it(name):
+    network = in_use(name)
+    low = torch.rand(1, network.contract.channels, 9, 8)
+    handed = pickle.loads(pickle.dumps(network))
+    assert torch.equal(handed(low), network(low))
+    assert (type(handed), handed.steps, handed.contract) == (type(network), network.steps, network.contract)
 
 
 @every_form

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from relume.infer.engines import engines
+from relume.infer.engines.base import Place
 from relume.models import zoo
 from relume.models.restoration.hinet import HINetConfig
 from relume.models.restoration.nafnet import NAFNet, NAFNetConfig
@@ -44,6 +46,21 @@ def test_means_are_local_only_beyond_one_and_a_half_patches():
     small, large = torch.rand(1, 3, 24, 21), torch.rand(1, 3, 24, 33)
     assert torch.equal(local(small), plain(small))
     assert (local(large) - plain(large)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("levels", "sizes"), [(1, [(1, 1), (2, 2)]), (5, [(33, 41)])])
+@torch.no_grad()
+def test_onnx_continues_tiny_sides_as_pytorch_does(levels, sizes):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    depths = (1,) * levels
+    network = NAFNet(NAFNetConfig(width=2, encoders=depths, decoders=depths, patch=None)).eval()
+    for value in network.parameters():
+        value.add_(0.1 * torch.randn_like(value))
+    engine = engines()["onnxruntime"](network, Place())
+    for size in sizes:
+        x = torch.rand(1, 3, *size)
+        assert (engine(x) - network(x)).abs().max() <= 1e-5
 
 
 @torch.no_grad()

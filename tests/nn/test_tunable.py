@@ -19,6 +19,7 @@ from relume.core.errors import ConfigError, RelumeError
 from relume.infer.engines.onnx_file import digest
 from relume.models import zoo
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
 from relume.nn.network import Network
 from relume.nn.slider import TunableNetwork, make_tunable, tuned
 from relume.nn.surgery import apply_steps
@@ -253,6 +254,29 @@ def test_a_start_of_another_scale_respreads_what_it_can():
     x = torch.rand(1, 3, 9, 9)
     with torch.no_grad():
         assert (network(x) - plain(x)).abs().max() <= 1e-5
+
+
+def test_what_a_plain_start_leaves_is_named_with_all_kernels_and_maps():
+    network = cfsr("tunable")
+    own = {name: value.clone() for name, value in network.named_parameters()}
+    assert network.start_from(ESPCN(ESPCNConfig(scale=2))) == list(own)
+    assert all(torch.equal(value, own[name]) for name, value in network.named_parameters())
+    source = cfsr()
+    source.shallow = nn.Conv2d(3, 7, 5)
+    source.fuse = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+    left = [f"shallow.{name}" for name in ("weight", "bias", "mlp.weight", "mlp.bias")]
+    assert network.start_from(source) == [*left, "fuse.bias"]
+
+
+def test_a_tunable_tensor_takes_nothing_from_a_plain_network():
+    class Scaled(Odd):
+        def __init__(self):
+            super().__init__()
+            self.scale = TunableParameter(torch.ones(1))
+
+    network = Scaled()
+    make_tunable(network)
+    assert network.start_from(Odd()) == ["scale.data", "scale.mlp.weight", "scale.mlp.bias"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from relume.core.checkpoints import Header, write_checkpoint
+from relume.core.errors import ConfigError
 from relume.core.pictures import Picture, write
 from relume.models import zoo
+from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
 from relume.recipes.runner import Run, find_recipe
 
 TINY = {"network.width": 8, "network.depths": [1], "network.kernel_size": 3, "threads": 1, "data.batch": 2,
@@ -26,8 +29,9 @@ def train(variant, photos, folder, **changes):
 
 
 def test_a_photo_network_starts_from_a_plain_one_and_ends_with_a_slider(photos, tmp_path):
-    plain = train("cfsr-x2", photos, tmp_path / "plain", degradation="bsrgan")
+    plain = train("cfsr-x2-blind", photos, tmp_path / "plain", start=None)
     weights = train("cfsr-x2-photo", photos, tmp_path / "photo", start=str(plain), **JUDGE)
+    assert zoo.load(plain)[1].recipe["degradation"]["name"] == "bsrgan"
     network, header = zoo.load(weights)
     assert header.steps == ("reparameterise", "tunable")
     assert header.recipe["degradation"]["name"] == "bsrgan"
@@ -44,6 +48,15 @@ def test_a_photo_network_starts_from_a_plain_one_and_ends_with_a_slider(photos, 
         assert 1e-6 < (outputs[0] - start(low)).abs().max() < 0.1
 
 
+def test_a_photo_network_does_not_start_from_one_that_fits_nowhere(photos, tmp_path):
+    other = ESPCN(ESPCNConfig(scale=2))
+    config = other.config.model_dump(mode="json")
+    header = Header(model="espcn", variant=None, config=config, steps=())
+    write_checkpoint(tmp_path / "other.safetensors", other.state_dict(), header)
+    with pytest.raises(ConfigError, match="only 0% can start from"):
+        train("cfsr-x2-photo", photos, tmp_path / "photo", start=str(tmp_path / "other.safetensors"), **JUDGE)
+
+
 def test_a_run_in_progress_keeps_best_weights_that_load(photos, tmp_path):
     (tmp_path / "set").mkdir()
     write(Picture(pixels=torch.rand(3, 40, 40)), tmp_path / "set" / "a.png")
@@ -58,4 +71,6 @@ def test_variants_of_one_config_are_told_apart_by_their_surgery():
     assert config == zoo.variant("cfsr-x4-photo").config
     assert zoo.variant_of("cfsr", config) == "cfsr-x4"
     assert zoo.variant_of("cfsr", config, ("reparameterise",)) == "cfsr-x4"
+    assert zoo.variant_of("cfsr", config, ("reparameterise",), wanted="cfsr-x4-blind") == "cfsr-x4-blind"
+    assert zoo.variant_of("cfsr", config, wanted="cfsr-x2-blind") == "cfsr-x4"
     assert zoo.variant_of("cfsr", config, ("reparameterise", "tunable")) == "cfsr-x4-photo"

@@ -1,10 +1,16 @@
-"""Recipes as YAML: what is written loads back; slips are told in one line."""
+"""Recipes as YAML and Python: what is written loads back; slips are told in one line."""
+
+import shlex
+from itertools import pairwise
 
 import pytest
 
+from relume.apps.settings import parse_settings
+from relume.core.catalogue import systems
 from relume.core.errors import RelumeError
 from relume.recipes.reading import read_recipe, written
 from relume.recipes.runner import find_recipe
+from relume.train.objectives.pixel import PixelConfig
 
 
 @pytest.fixture
@@ -65,3 +71,66 @@ def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RelumeError, match="no UTF-8 text"):
         read_recipe(tmp_path / "bytes.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": {"name": "weighted", "parts": ["l1", {"name": "ssim", "wieght": 1}]}},
+         "no setting 'objective.parts.1.wieght'; did you mean 'objective.parts.1.weight'?"),
+        ({"objective": "dcpt"}, "objective.layers must be given"),
+        ({"surgery": "tunable"}, 'surgery is a list, ["tunable"] if that is meant'),
+        ({"data": 3}, "data holds settings of its own (folders, patch"),
+        ({"objective.epsilon": 3}, "objective: l1 has no epsilon; it is charbonnier's"),
+        ({"degradation": {"name": "one-of", "kinds": ["bicubic"]}},
+         "degradation.kinds: bicubic makes pictures smaller"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_in_our_own_words(changes, message):
+    with pytest.raises(RelumeError) as error:
+        find_recipe("cfsr-x2", "cpu").override(changes, where="recipe")
+    assert str(error.value).startswith(f"recipe: {message}")
+
+
+def test_a_routed_network_takes_any_objective():
+    recipe = find_recipe("cfsr-routed-x4", "cpu").override({"objective": "l1"}, where="recipe")
+    assert recipe.objective == PixelConfig()
+
+
+@pytest.mark.parametrize("system", [each for each in systems().values() if each.card["use"]], ids=str)
+def test_what_a_card_says_of_its_use_is_right(system):
+    for command in system.card["use"]:
+        name, job, variant, *words = shlex.split(command)
+        if (name, job) == ("relume", "train"):
+            budget = words[words.index("--budget") + 1] if "--budget" in words else "cpu"
+            given = [value for option, value in pairwise(words) if option == "--set"]
+            find_recipe(variant, budget).override(parse_settings(given), where="recipe")
+
+
+def test_python_recipes(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from relume.recipes.cfsr import recipe as cfsr\n\n\n"
+        "def recipe():\n    return cfsr('cfsr-x2').override({'steps': 7}, where=__file__)\n"
+    )
+    assert read_recipe(path) == find_recipe("cfsr-x2", "cpu").override({"steps": 7}, where="recipe")
+    with pytest.raises(RelumeError, match="leave --budget out"):
+        read_recipe(path, budget="gpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.py defines no recipe()"),
+        ("def recipe():\n    return 3\n", "mine.py: recipe() returned int, not a Recipe"),
+        ("def recipe(:\n", "mine.py, line 1: SyntaxError"),
+        ("def recipe():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero"),
+        ("import none_such\n", "mine.py, line 1: ModuleNotFoundError"),
+    ],
+)
+def test_a_python_recipe_that_fails_is_told_in_one_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(RelumeError) as error:
+        read_recipe(tmp_path / "mine.py")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

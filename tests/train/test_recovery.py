@@ -128,13 +128,21 @@ def test_gives_up_in_one_line_and_leaves_the_last_good_state(tmp_path):
     run = loop(tmp_path, Poisoned(*range(23, 40)), recovery=RecoveryConfig(skips=1, returns=2))
     with pytest.raises(
         RelumeError, match=r"no longer a number near step 25.*going back 2 times.*learning_rate"
-    ):
+    ) as error:
         run.run()
+    assert str(error.value).endswith(f"; the last good state is in {tmp_path}")
     assert len([text for _, text in notices(tmp_path) if "back to" in text]) == 2
     again = loop(tmp_path, Poisoned())
     load_state(tmp_path, again.stepper.holdings)
     assert read_progress(tmp_path).step == 20
     assert all(value.isfinite().all() for value in again.network.state_dict().values())
+
+
+def test_gives_up_before_the_first_state_and_speaks_of_none(tmp_path):
+    run = loop(tmp_path, Poisoned(*range(40)), recovery=RecoveryConfig(skips=1, returns=1))
+    with pytest.raises(RelumeError, match=r"near step 2.*use precision=fp32$"):
+        run.run()
+    assert read_progress(tmp_path) is None
 
 
 def test_killed_while_it_goes_back_it_ends_as_if_left_alone(tmp_path):

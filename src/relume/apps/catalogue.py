@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import torch
+
 import relume
 from relume.core.catalogue import FILE, PACKAGE, WEIGHTS
 from relume.core.checkpoints import read_header
+from relume.core.config import Config
 from relume.core.files import whole
+from relume.nn.network import Network
 
 PAGE = PACKAGE.parent.parent / "docs" / "models.md"
 _ROOMS = ("models", "data", "measures", "nn", "train", "compress", "infer", "insight")
@@ -48,13 +52,18 @@ def _entry(module: ModuleType) -> dict[str, Any]:
         "card": module.CARD.to_json(),
         "variants": {
             name: {
-                "scale": module.NETWORK(variant.config).contract.scale,
+                "scale": _scale(module.NETWORK, variant.config),
                 "parameters": variant.parameters,
                 **_weights(name),
             }
             for name, variant in getattr(module, "VARIANTS", {}).items()
         },
     }
+
+
+def _scale(network: Callable[[Config], Network], config: Config) -> int:
+    with torch.device("meta"):  # nobody looks at the weights, and some are gigabytes
+        return network(config).contract.scale
 
 
 def _weights(variant: str) -> dict[str, Any]:

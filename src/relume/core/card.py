@@ -58,6 +58,7 @@ class Card:
         code: where the authors' code is.
         task: the job it does.
         claims: figures of the paper's tables.
+        use: how it is switched on, where naming a variant does not: a command or two.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Card:
     arxiv: str | None = None
     code: str | None = None
     claims: tuple[Claim, ...] = ()
+    use: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as plain values."""

@@ -6,8 +6,9 @@ misspelt key is refused with the nearest name, in one line, wherever it comes fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self, get_args
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -125,7 +126,10 @@ def _refuse_unknown(
     parents = path.rpartition(".")[0]
     here = {name: f"{parents}.{name}" if parents else name for name in owner.model_fields}
     tails |= {name: whole for name, whole in here.items() if name not in tails}
-    close = nearest(path, known) if "." in path else None
+    if parents and path == f"{parents}.{part}":  # the parents are right, and would make all below them alike
+        close = here.get(nearest(part, here) or "")
+    else:
+        close = nearest(path, known) if "." in path else None
     # `lr` for `learning_rate` is the next.
     initials = {
         "".join(word[0] for word in tail.split("_")): name for tail, name in tails.items() if "_" in tail
@@ -172,11 +176,81 @@ def _config_class(owner: type[BaseModel], field: str, value: object) -> type[Bas
 
 
 def _first_problem(cls: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
+    """Tell the first of a validation's problems in our own words."""
     problem = error.errors()[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        close = nearest(path, keys(cls, values))
-        return f"no setting {path!r}" + (f"; did you mean {close!r}?" if close else "")
-    if problem["type"] == "choice":
-        return f"{path}: {problem['msg']}"
-    return f"{path or 'settings'}: {problem['msg']} (got {problem['input']!r})"
+    place, given = problem["loc"], problem["input"]
+    path = ".".join(str(part) for part in place)
+    where = path or "settings"
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"no setting {path!r}{_advice(cls, values, place)}"
+        case "choice":
+            return f"{where}: {problem['msg']}"
+        case "missing":
+            return f"{where} must be given, as nothing stands there by default"
+        case "value_error":
+            # What is wrong with several settings together is told without them all.
+            got = "" if isinstance(given, Mapping | BaseModel) else f" (got {given!r})"
+            return f"{where}: {problem['ctx']['error']}{got}"
+        case "tuple_type" | "list_type" | "set_type" | "frozen_set_type":
+            example = json.dumps([given], default=str)
+            return f"{where} is a list, {example} if that is meant (got {given!r})"
+        case "dict_type" | "mapping_type":
+            return f'{where} is a mapping, such as {{"name": 1}} (got {given!r})'
+        case "model_type" | "model_attributes_type" | "dataclass_type":
+            owner = _config_at(cls, values, place)
+            own = f" ({', '.join(owner.model_fields)})" if owner else ""
+            return f"{where} holds settings of its own{own}, not one value (got {given!r})"
+    return f"{where}: {problem['msg']} (got {given!r})"
+
+
+def _advice(cls: type[BaseModel], values: Mapping[str, Any], place: Sequence[str | int]) -> str:
+    """Return what to write in place of a setting that does not exist."""
+    *parents, last = map(str, place)
+    owner = _config_at(cls, values, place[:-1])
+    close = nearest(last, owner.model_fields) if owner else None
+    if close:
+        return f"; did you mean {'.'.join([*parents, close])!r}?"
+    # What stands in a list has no dotted key, so the keys would mislead.
+    in_list = any(isinstance(part, int) for part in place)
+    close = None if in_list else nearest(".".join(map(str, place)), keys(cls, values))
+    if close:
+        return f"; did you mean {close!r}?"
+    return f"; known: {', '.join(owner.model_fields)}" if owner else ""
+
+
+def _config_at(annotation: Any, value: object, place: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return which config stands at a place inside a value of a type, or None where none does.
+
+    Args:
+        annotation: the type, of a config's field or a config itself.
+        value: its plain values, which say what is chosen where there is a choice.
+        place: names of fields and numbers in lists.
+    """
+    if get_origin(annotation) is Annotated:
+        choice = next((mark for mark in annotation.__metadata__ if isinstance(mark, ChosenFrom)), None)
+        return _config_at(_class_or_none(choice, value) if choice else get_args(annotation)[0], value, place)
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        inner: Any = value
+        if get_origin(annotation) in (tuple, list) and place:
+            number, *place = place
+            inner = value[number] if isinstance(value, Sequence) and isinstance(number, int) else None
+        candidates = (_config_at(each, inner, place) for each in get_args(annotation))
+        return next((found for found in candidates if found), None)
+    if not place:
+        return annotation
+    name, *rest = place
+    if name not in annotation.model_fields:
+        return None
+    field = annotation.model_fields[str(name)]
+    below = value.get(name) if isinstance(value, Mapping) else None
+    if any(isinstance(mark, ChosenFrom) for mark in field.metadata):
+        return _config_at(_config_class(annotation, str(name), below), below, rest)
+    return _config_at(field.annotation, below, rest)
+
+
+def _class_or_none(choice: ChosenFrom, value: object) -> type[BaseModel] | None:
+    try:
+        return choice.class_of(value)
+    except UnknownNameError:
+        return None

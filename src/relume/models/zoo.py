@@ -162,12 +162,23 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
     )
 
 
-def variant_of(system: str, config: Config, steps: Iterable[str] = ()) -> str | None:
-    """Return the first variant with that config to which the surgery done so far leads, None without one."""
-    for name, candidate in model_file(systems()[system]).VARIANTS.items():
-        if candidate.config == config and set(steps) <= set(candidate.steps):
-            return str(name)
-    return None
+def variant_of(
+    system: str, config: Config, steps: Iterable[str] = (), *, wanted: str | None = None
+) -> str | None:
+    """Return the variant with that config to which the surgery done so far leads, None without one.
+
+    Args:
+        system: its system.
+        config: its settings.
+        steps: surgery done so far.
+        wanted: which of several to take; else the first.
+    """
+    fitting = [
+        str(name)
+        for name, candidate in model_file(systems()[system]).VARIANTS.items()
+        if candidate.config == config and set(steps) <= set(candidate.steps)
+    ]
+    return wanted if wanted in fitting else next(iter(fitting), None)
 
 
 def _build_from_header(path: Path, header: Header, state: Mapping[str, Tensor]) -> Network:

@@ -9,22 +9,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_MOST_IN_ONNX = 16
+"""Largest multiple of which the example for ONNX, 24 × 20 pixels, takes two (`infer.engines.onnx_file`)."""
+
 
 def zeros_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Append zeros below and to the right: `B C H W` to the next sizes that are twice `multiple` or more."""
+    """Append zeros below and to the right of `B C H W`, to sides that are multiples.
+
+    In a program of `torch.export`, to two multiples or more, see `_above`.
+    """
     for dim in (2, 3):
         side = x.shape[dim]
-        places = torch.arange(_above(side, multiple), device=x.device)
+        places = torch.arange(_above(side, multiple, singly=False), device=x.device)
         inside = (places < side).to(x.dtype)
         x = x.index_select(dim, places.clamp(max=side - 1)) * (inside if dim == 3 else inside[:, None])
     return x
 
 
-def mirrored_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Continue the picture mirrored, its border not repeated, below and to the right, however small it is."""
+def mirrored_to_multiple(x: Tensor, multiple: int, *, singly: bool = False) -> Tensor:
+    """Continue the picture mirrored, its border not repeated, below and to the right, however small it is.
+
+    Args:
+        x: `B C H W`.
+        multiple: what the sides become multiples of.
+        singly: whether a program of `torch.export`, too, stops at one multiple that holds all, see `_above`.
+    """
     for dim in (2, 3):
         side = x.shape[dim]
-        places = torch.arange(_above(side, multiple), device=x.device)
+        places = torch.arange(_above(side, multiple, singly=singly), device=x.device)
         # A tensor, as ONNX has no remainder by a computed number.
         period = places.new_full((1,), torch.sym_max(2 * (side - 1), 1))
         places = places % period
@@ -32,13 +44,22 @@ def mirrored_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
-def cut(x: Tensor, like: Tensor) -> Tensor:
-    """Return the upper left of `B C H W`, as large as another picture is."""
+def cut(x: Tensor, like: Tensor, *, scale: int = 1) -> Tensor:
+    """Return the upper left of `B C H W`, `scale` times as large as another picture is."""
     for dim in (2, 3):
-        x = x.index_select(dim, torch.arange(like.shape[dim], device=x.device))
+        x = x.index_select(dim, torch.arange(like.shape[dim] * scale, device=x.device))
     return x
 
 
-def _above(side: int, multiple: int) -> int:
-    # At least two of it: features of a single pixel are a case of their own to an exported program.
-    return torch.sym_max((side + multiple - 1) // multiple, 2) * multiple
+def _above(side: int, multiple: int, *, singly: bool) -> int:
+    """Return the multiple that holds a side; at least two of it in a program exported for all sizes.
+
+    Features of a single pixel are a case of their own to `torch.export`, whose program would refuse them.
+    ONNX has no such cases, unless the example that it is made from has them. A caller whose features never
+    are that small says so by `singly`.
+    """
+    count = (side + multiple - 1) // multiple
+    fine_in_onnx = torch.onnx.is_in_onnx_export() and multiple <= _MOST_IN_ONNX
+    if torch.compiler.is_exporting() and not (singly or fine_in_onnx):
+        count = torch.sym_max(count, 2)
+    return count * multiple

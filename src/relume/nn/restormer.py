@@ -1,5 +1,7 @@
 """Blocks of Restormer, which networks built upon it share: attention between channels, gated feed-forward.
 
+And how their authors' checkpoints are read, as far as they agree.
+
 Zamir et al., CVPR 2022, arXiv:2111.09881, eq. 1 and 2; the blocks' other forms are those of DCPT's networks
 (arXiv:2501.15510). Shapes: B batch, N width, A attention heads, H W.
 
@@ -9,6 +11,8 @@ Zamir et al., CVPR 2022, arXiv:2111.09881, eq. 1 and 2; the blocks' other forms 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Literal
 
 import torch
@@ -114,3 +118,41 @@ class Double(nn.Sequential):
 
     def __init__(self, width: int) -> None:
         super().__init__(nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+
+RENAMES = (
+    (r"^patch_embed\.proj\.", "intro."),
+    (r"^latent\.", "middle."),
+    (r"^refinement\.", "refine."),
+    (r"^output\.", "ending."),
+    (r"\.norm1\.body\.", ".norm."),
+    (r"\.norm2\.body\.", ".channel_norm."),
+    (r"\.attn\.qkv\.", ".attention.expand."),
+    (r"\.attn\.qkv_dwconv\.", ".attention.spread."),
+    (r"\.attn\.project_out\.", ".attention.project."),
+    (r"\.attn\.temperature$", ".attention.temperature"),
+    (r"\.ffn\.project_in\.", ".feed_forward.expand."),
+    (r"\.ffn\.dwconv\.", ".feed_forward.spread."),
+    (r"\.ffn\.project_out\.", ".feed_forward.project."),
+)
+"""Authors' names that these networks share, in the order in which they are replaced, and ours."""
+
+
+def depth_at(place: str, state: Mapping[str, Tensor]) -> int:
+    """Return how many blocks a state, under our names, has at a place such as "encoders.0"."""
+    return next(index for index in count() if f"{place}.{index}.attention.temperature" not in state)
+
+
+def ratio_of(shapes: Sequence[Sequence[int]]) -> float:
+    """Return the shortest decimal that gives the hidden widths; shapes begin by width and hidden width.
+
+    Raises:
+        ValueError: none of up to seven digits does.
+    """
+    widths = [(shape[0], shape[1]) for shape in shapes]
+    for digits in range(8):
+        # Rounded up, as hidden widths are rounded down.
+        ratio = max(-(-hidden * 10**digits // width) for width, hidden in widths) / 10**digits
+        if all(int(width * ratio) == hidden for width, hidden in widths):
+            return ratio
+    raise ValueError(f"no ratio gives the hidden widths {[hidden for _, hidden in widths]}")

@@ -89,12 +89,13 @@ class TunableNetwork(Network):
         """Take over a trained network's weights: a tunable one's as they are, a plain one's in all kernels.
 
         Returns:
-            Names of the own parameters that found nothing to take over.
+            Names of the own parameters that found nothing to take over; all of a layer's where its kernel
+            found nothing.
         """
         if isinstance(source, TunableNetwork):
             return Network.start_from(self, source)
         plain = self.fixed()
-        left = plain.start_from(source)
+        left = set(plain.start_from(source))
         with torch.no_grad():
             theirs = plain.state_dict()
             for name, own in self.named_parameters():
@@ -103,7 +104,13 @@ class TunableNetwork(Network):
         for name, layer in self.named_modules():
             if isinstance(layer, TunableModule) and f"{name}.weight" not in left:
                 layer.absorb(plain.get_submodule(name))
-        return left
+            elif isinstance(layer, TunableLayer):
+                left |= {f"{name}.{own}" for own, _ in layer.named_parameters()}
+        return [name for name, _ in self.named_parameters() if name in left]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # Its class is made for it and has no name to be found by.
+        return (_empty, (self._kind,), self.__dict__)
 
     def _turned(self) -> Tensor:
         if self.tuning is not None:
@@ -176,6 +183,12 @@ def tuned(network: nn.Module, parameters: Tensor) -> Iterator[None]:
 def _tunable_class(kind: type[Network]) -> type[TunableNetwork]:
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (TunableNetwork, kind), names)
+
+
+def _empty(kind: type[Network]) -> TunableNetwork:
+    """Return a tunable network of a kind without its state, for a copy or pickle to fill in."""
+    made = _tunable_class(kind)  # type: ignore[arg-type]
+    return made.__new__(made)
 
 
 def _tunable(layer: nn.Module) -> TunableModule | None:

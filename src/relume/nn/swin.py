@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from relume.nn.padding import mirrored_to_multiple
+
 _APART = -100.0
 """Added to the logits of pixels that are not to see each other, as in the authors' code."""
 
@@ -76,12 +78,7 @@ def filled_to_windows(x: Tensor, side: int) -> Tensor:
 
     Not to more than one where one holds all: what is shifted into a second window would be seen.
     """
-    for dim in (2, 3):
-        length = x.shape[dim]
-        period = torch.sym_max(2 * (length - 1), 1)
-        places = torch.arange((length + side - 1) // side * side, device=x.device) % period
-        x = x.index_select(dim, torch.minimum(places, (period - places) % period))
-    return x
+    return mirrored_to_multiple(x, side, singly=True)
 
 
 class WindowAttention(nn.Module):

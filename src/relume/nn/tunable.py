@@ -46,6 +46,13 @@ CARD = Card(
     task=Task.RESTORATION,
     arxiv="2304.00898",
     code="https://github.com/mindspore-lab/mindediting",
+    use=(
+        "relume train cfsr-x4-photo --data photos/",
+        """relume train cfsr-x4 --data photos/ --start cfsr-x4 """
+        """--set 'surgery=["reparameterise", "tunable"]' """
+        """--set 'objective={"name": "tunable", "aims": [["l1"], ["ssim"]]}'""",
+        "relume upscale photo.jpg -n runs/cfsr-x4/cfsr-x4.safetensors --strength 0.3",
+    ),
 )
 
 Mode = Literal["mlp", "linear"]

@@ -7,15 +7,9 @@ steps and a high rate got furthest: after the same time on x2, 8 patches reached
 0.36 dB more than 16 on Set5, and a rate of 2e-3 reached 0.29 dB more than 1e-3.
 In both, x3 and x4 start from the trunk of x2, which saves them most of their steps.
 
-The variants for photos are trained in two runs. The first teaches the network of
-their scale to see through BSRGAN's damage, with L1:
-
-    relume train cfsr-x4 --start cfsr-x4 --set degradation=bsrgan --run runs/cfsr-x4-blind …
-
-The second, theirs, begins with its weights and splits each kernel in two, one
-for fidelity (strength 0) and one that a discriminator judges as well (strength 1):
-
-    relume train cfsr-x4-photo --start runs/cfsr-x4-blind/cfsr-x4.safetensors …
+"blind" variants are taught by BSRGAN's damage, with L1, and start from the variant of
+their scale. "photo" variants start from the blind one and split each kernel in two, one
+for fidelity (strength 0) and one that a discriminator judges as well (strength 1).
 """
 
 from __future__ import annotations
@@ -47,8 +41,12 @@ BUDGETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# In place of the settings above, for the second run of a variant for photos. Without an encoder of features
-# the discriminator alone asks for texture, so its part is small.
+# In place of the settings above.
+_BLIND: dict[str, dict[str, Any]] = {
+    "cpu": {"steps": 10_000, "optimiser": {"learning_rate": 1e-3}, "threads": 1},
+    "gpu": {},
+}
+# Without an encoder of features the discriminator alone asks for texture, so its part is small.
 _PHOTO: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 4000, "optimiser": {"learning_rate": 2e-4}},
     "gpu": {"steps": 20_000, "optimiser": {"learning_rate": 1e-4}, "precision": "fp32"},
@@ -72,11 +70,14 @@ def recipe(variant: str, budget: str = "cpu") -> CFSRRecipe:
     network = VARIANTS[variant].config
     assert isinstance(network, CFSRConfig)
     settings = dict(BUDGETS[budget])
-    if variant.endswith("-photo"):
+    if variant.endswith("-blind"):
+        start = variant.removesuffix("-blind")
+        settings |= {**_BLIND[budget], "start": start, "degradation": "bsrgan"}
+    elif variant.endswith("-photo"):
         settings |= {
             **_PHOTO[budget],
             "surgery": VARIANTS[variant].steps,
-            "start": variant.removesuffix("-photo"),
+            "start": variant.replace("-photo", "-blind"),
             "degradation": "bsrgan",
             "objective": {
                 "name": "multi-loss",

@@ -1,4 +1,4 @@
-"""Recipes as YAML: a variant, and whatever differs from its own recipe.
+"""Recipes as YAML or Python: as YAML, a variant, and whatever differs from its own recipe.
 
     variant: cfsr-x2
     budget: gpu          # of the variant's recipe; "cpu" without it
@@ -8,35 +8,46 @@
     degradation:
       name: bicubic
 
-What `written` gives is such a file, complete.
+What `written` gives is such a file, complete. As Python, a file with `recipe()`, which returns a `Recipe`:
+
+    from relume.recipes.cfsr import recipe as cfsr
+
+    def recipe():
+        return cfsr("cfsr-x2").override({"steps": 20000, "objective": "charbonnier"}, where=__file__)
 """
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import yaml
 
-from relume.core.errors import ConfigError
+from relume.core.errors import ConfigError, RelumeError
 from relume.recipes.base import Recipe
 from relume.recipes.runner import find_recipe
 
-SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml", ".py")
 
 
 def read_recipe(path: Path, *, budget: str | None = None) -> Recipe:
-    """Return the complete recipe that a YAML file names.
+    """Return the complete recipe that a YAML or Python file names; a Python file is run.
 
     Args:
         path: the file.
-        budget: which of the variant's budgets it builds on; None takes the file's, or "cpu".
+        budget: which of the variant's budgets a YAML file builds on; None takes the file's, or "cpu".
 
     Raises:
         ConfigError: the file cannot be read, is no YAML mapping, names no variant, or a setting does not
-            exist (the nearest is named) or has a bad value.
+            exist (the nearest is named) or has a bad value; or a Python file fails, gives no recipe, or
+            is asked for a budget.
         UnknownNameError: no such variant or budget.
     """
+    if path.suffix.lower() == ".py":
+        return _run(path, budget)
     values = _mapping(path)
     variant = values.pop("variant", None)
     if not isinstance(variant, str):
@@ -51,15 +62,62 @@ def written(recipe: Recipe) -> str:
     return text
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _run(path: Path, budget: str | None) -> Recipe:
+    """Return what a Python file's `recipe()` returns.
+
+    Raises:
+        ConfigError: it cannot be read, fails, or gives no recipe.
+    """
+    if budget:
+        raise ConfigError(f"{path} says itself which budget it takes; leave --budget out")
+    text = _text(path)
+    space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+
+    def load() -> object:
+        code: CodeType = compile(text, str(path), "exec")
+        exec(code, space)
+        return space.get("recipe")
+
+    function = _guarded(load, path)
+    if not callable(function):
+        raise ConfigError(f"{path} defines no recipe(); give it one that returns a Recipe")
+    found = _guarded(function, path)
+    if not isinstance(found, Recipe):
+        raise ConfigError(f"{path}: recipe() returned {type(found).__name__}, not a Recipe")
+    return found
+
+
+def _guarded(call: Callable[[], object], path: Path) -> object:
+    """Call what comes from a user's file.
+
+    Raises:
+        ConfigError: it failed; the line of the file and the error are named.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader))
-        values = yaml.safe_load(text)
+        return call()
+    except Exception as error:  # the file is the user's, and can fail in any way
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        problem = error.msg if isinstance(error, SyntaxError) else str(error)
+        kind = "" if isinstance(error, RelumeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{path}{f', line {line}' if line else ''}: {kind}{problem}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the recipe {path} is no UTF-8 text; save it as such") from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    try:
+        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""

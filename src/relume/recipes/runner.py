@@ -209,7 +209,7 @@ class Run:
             apply_steps(network, zoo.variant(recipe.variant).steps)
         header = Header(
             model=self.system,
-            variant=zoo.variant_of(self.system, recipe.network, network.steps),
+            variant=zoo.variant_of(self.system, recipe.network, network.steps, wanted=recipe.variant),
             config=recipe.network.model_dump(mode="json"),
             steps=network.steps,
             trained={

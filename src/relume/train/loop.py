@@ -267,14 +267,14 @@ class Loop:
         """
         recovery, reached = self.config.recovery, self.progress
         returns = reached.returns + 1
+        saved = read_progress(self.folder)
         if returns > recovery.returns:
+            left = f"; the last good state is in {self.folder}" if saved else ""
             raise RelumeError(
                 f"the loss is no longer a number near step {self.step}, also after going back "
                 f"{recovery.returns} times and lowering the learning rate to {reached.slowed:.2g} of the "
-                f"scheduled one; lower optimiser.learning_rate or use precision=fp32; the last good state is "
-                f"in {self.folder}"
+                f"scheduled one; lower optimiser.learning_rate or use precision=fp32{left}"
             )
-        saved = read_progress(self.folder)
         if saved is not None:
             load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)
         else:

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from relume.core.errors import RelumeError
 from relume.train.ema import WeightAverage
-from relume.train.objectives.base import Objective, Partnered, Placed
+from relume.train.objectives.base import Drawing, Objective, Partnered, Placed, Recording, Share
 from relume.train.settings import LoopConfig, OptimiserConfig, ScheduleConfig
 from relume.train.state import Holdings
 
@@ -89,6 +90,8 @@ class Stepper:
             objective.to(device)
         self.network = network.to(device)
         self._partnered = objective if isinstance(objective, Partnered) else None
+        self._drawing = objective if isinstance(objective, Drawing) else None
+        self._recording = objective if isinstance(objective, Recording) else None
         networks = {"network": self.network}
         self._configs = {"network": config.optimiser}
         if self._partnered:
@@ -96,6 +99,8 @@ class Stepper:
             self._configs["partner"] = self._partnered.optimiser or config.optimiser
         # Networks that compute in channels-last memory have such gradients; that it costs a copy is known.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        # Only PyTorch's newest versions know the name that is to follow, and accelerate does not pass it on.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         self._wrapped: dict[str, nn.Module] = {
             name: accelerator.prepare(module) for name, module in networks.items()
         }
@@ -131,31 +136,43 @@ class Stepper:
             optimiser.zero_grad(set_to_none=True)
         if self._buffers:
             torch._foreach_copy_(self._kept, [buffer.detach() for buffer in self._buffers])
-        losses = self._gradients(batch)
+        losses, noted = self._gradients(batch, step)
         norms = self._clipped()
         values = {**losses, **norms}
         minimised = [losses[name] for name in ("loss", "partner_loss") if name in losses]
         finite = torch.stack([value.float() for value in (*minimised, *norms.values())]).isfinite()
         if self._anywhere(~finite.all()):
-            return self._refused(values, gradients_only=bool(finite[: len(minimised)].all()))
+            return self._refused(values, gradients_only=not self._anywhere(~finite[: len(minimised)].all()))
         for optimiser in self.holdings.optimisers.values():
             optimiser.step()
         if self.scaler:
             self.scaler.update()
             values["loss_scale"] = torch.full_like(losses["loss"], self.scaler.get_scale())
+        if self._recording:
+            self._recording.remember([self.accelerator.reduce(mean, reduction="mean") for mean in noted])
         self.holdings.average.update(self.network, step + 1)
         return Outcome(values)
 
-    def _gradients(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Leave the gradients of the whole batch in the parameters and return its losses."""
+    def _gradients(self, batch: Mapping[str, Tensor], step: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Leave the gradients of the whole batch in the parameters.
+
+        Returns:
+            Losses, and what the objective noted for its record, as means over this process's share.
+        """
         parts = self.config.accumulate
         means: dict[str, Tensor] = {}
+        noted: list[Tensor] = []
         for index, part in enumerate(_cut(batch, parts)):
             with ExitStack() as stack:
                 if index < parts - 1:  # processes add up their gradients once, with the last part
                     for module in self._wrapped.values():
                         stack.enter_context(self.accelerator.no_sync(module))
+                if self._drawing:
+                    self._drawing.share = self._share(step, index)
                 losses = self._judged(part, parts)
+                if self._recording:
+                    some = [mean / parts for mean in self._recording.noted()]
+                    noted = [a + b for a, b in zip(noted, some, strict=True)] if index else some
                 if self._partnered:
                     with self._mixed():
                         partner = self._partnered.partner_losses(self._wrapped["partner"])
@@ -166,7 +183,17 @@ class Stepper:
             for name, value in losses.items():
                 value = value.detach() / parts
                 means[name] = means[name] + value if name in means else value
-        return means
+        return means, noted
+
+    def _share(self, step: int, part: int) -> Share:
+        # The last number tells these draws from those of patches and degradations.
+        (seed,) = np.random.SeedSequence([self.config.seed, step, 1]).generate_state(1, np.uint64)
+        parts = self.config.accumulate
+        return Share(
+            seed=int(seed),
+            place=self.accelerator.process_index * parts + part,
+            places=self.accelerator.num_processes * parts,
+        )
 
     def _judged(self, part: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
         partner = self.holdings.networks.get("partner")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,15 +16,18 @@ from torch import Tensor
 from relume.apps.commands.demo import PHOTO
 from relume.core.errors import ConfigError, DataError
 from relume.core.pictures import Picture, read, write
+from relume.data.degradations.blur import BlurConfig
 from relume.data.degradations.camera_noise import CameraNoiseConfig
 from relume.data.degradations.fields import fractal, gaussian_blurred, scattered, scene_distance
 from relume.data.degradations.haze import HazeConfig
 from relume.data.degradations.holes import HolesConfig
+from relume.data.degradations.jpeg import JpegConfig
 from relume.data.degradations.light import luminance, shot_and_read_noise, to_linear, to_stored
 from relume.data.degradations.low_light import LowLightConfig
 from relume.data.degradations.motion_blur import MotionBlurConfig, kernel_of, shaken_path, straight_path
 from relume.data.degradations.rain import RainConfig, streak
 from relume.data.degradations.shadow import ShadowConfig
+from relume.data.degradations.sinc import SincConfig
 from relume.data.degradations.snow import SnowConfig
 from relume.data.degradations.text import TextConfig
 from relume.data.degradations.underwater import LEFT_PER_METRE, UnderwaterConfig
@@ -467,3 +471,41 @@ def test_haze_as_it_stands_is_neither_nothing_nor_everything():
     moved = [(HazeConfig().build(1)(photo, generator=seeded(seed)) - photo).abs().mean() for seed in range(6)]
     assert min(moved) > 0.05
     assert max(moved) < 0.5
+
+
+# Filters
+
+
+def test_ringing_overshoots_beside_an_edge_and_keeps_the_flat():
+    step = torch.full((1, 1, 64, 64), 0.3)
+    step[..., 32:] = 0.7
+    low = SincConfig(size=(21, 21), cutoff=math.pi / 3).build(1)(step, generator=seeded())
+    assert low.max() > 0.71
+    assert low.min() < 0.29
+    assert (low[..., :10] - 0.3).abs().max() < 1e-3
+    for wrong in ({"size": (8, 9)}, {"size": (9, 7)}, {"cutoff": 4}):
+        with pytest.raises(ValidationError):
+            SincConfig(**wrong)
+
+
+def test_given_kernels_blur(tmp_path):
+    shift = np.zeros((2, 5, 5))
+    shift[:, 2, 3] = 4  # one pixel to the right, four times too bright
+    np.save(tmp_path / "a.npy", shift)
+    pictures = noise(2, 3, 20, 20)
+    degradation = BlurConfig(kernels=str(tmp_path)).build(1)
+    assert degradation.margin == 2
+    low = degradation(pictures, generator=seeded())
+    assert (low[..., 1:] - pictures[..., :-1]).abs().max() < 1e-5
+    np.save(tmp_path / "b.npy", np.ones((4, 4)))
+    with pytest.raises(DataError, match=r"b\.npy holds 4x4; a kernel is square"):
+        BlurConfig(kernels=str(tmp_path)).build(1)
+    with pytest.raises(DataError, match="holds no kernels"):
+        BlurConfig(kernels=str(tmp_path / "none")).build(1)
+
+
+def test_gradients_pass_the_smooth_jpeg():
+    pictures = noise(1, 3, 24, 24).requires_grad_()
+    JpegConfig(quality=50, smooth=True).build(1)(pictures, generator=seeded()).square().sum().backward()
+    assert pictures.grad is not None
+    assert pictures.grad.abs().mean() > 1e-3

@@ -87,9 +87,11 @@ def degrade(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Where photos and draws are shown side by side; default: made for several pictures."
+            help="Where photos and draws are shown side by side; default: with the damaged pictures, and "
+            "none where -o names a file."
         ),
     ] = None,
+    no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Make the damaged pictures alone.")] = False,
     sheet_side: Annotated[
         int, typer.Option(min=32, max=4096, help="Longest side of the pictures on the sheet, pixels.")
     ] = 512,
@@ -101,7 +103,9 @@ def degrade(
 
     damage = _damage(recipe, settings or [], scale)
     plan = _plan(photos, damage.name, seed=seed, draws=draws, output=output)
-    shown_at = sheet or (_sheet_place(photos, damage.name, output) if len(plan) > 1 else None)
+    if sheet and no_sheet:
+        raise RelumeError(f"--no-sheet says that none is made, --sheet that it is {sheet}; leave one out")
+    shown_at = None if no_sheet else sheet or _sheet_place(photos, damage.name, output)
     _check_outputs(photos, plan, shown_at, output, overwrite=overwrite)
 
     tiles: list[tuple[str, Tensor]] = []
@@ -156,10 +160,8 @@ def _plan(photos: list[Path], name: str, *, seed: int, draws: int, output: Path 
     Raises:
         RelumeError: several pictures would go into one file.
     """
-    from relume.core.pictures import SUFFIXES
-
     several = len(photos) * draws > 1
-    is_file = output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES
+    is_file = output is not None and _is_file(output)
     if is_file and several:
         raise RelumeError(f"{output} names a file, but several pictures need a folder; choose another -o")
     plan = []
@@ -173,7 +175,17 @@ def _plan(photos: list[Path], name: str, *, seed: int, draws: int, output: Path 
     return plan
 
 
-def _sheet_place(photos: list[Path], name: str, output: Path | None) -> Path:
+def _is_file(output: Path) -> bool:
+    """Tell whether -o names the damaged picture itself rather than its folder."""
+    from relume.core.pictures import SUFFIXES
+
+    return not output.is_dir() and output.suffix.lower() in SUFFIXES
+
+
+def _sheet_place(photos: list[Path], name: str, output: Path | None) -> Path | None:
+    """Return where the sheet goes if nobody says; nowhere if somebody asked for just one file."""
+    if output is not None and _is_file(output):
+        return None
     folder = output or photos[0].parent
     return folder / (f"{photos[0].stem}_{name}_sheet.png" if len(photos) == 1 else f"{name}_sheet.png")
 

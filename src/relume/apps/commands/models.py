@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from relume.apps.console import out
+from relume.apps.console import out, printable
 
 if TYPE_CHECKING:
     from relume.core.catalogue import CatalogueVariant, System
@@ -66,8 +67,8 @@ def methods(as_json: _AsJson = False) -> None:
     out.print(table)
 
 
-def show(name: Annotated[str, typer.Argument(help="A system or a variant.")]) -> None:
-    """Tell what a system or one of its variants is, what its paper claims and what we measured."""
+def show(name: Annotated[str, typer.Argument(help="A system, a variant, or a weights file.")]) -> None:
+    """Tell what a system, a variant or a weights file is, what its paper claims and what we measured."""
     from relume.core.catalogue import systems, variants
     from relume.core.errors import UnknownNameError
 
@@ -75,6 +76,9 @@ def show(name: Annotated[str, typer.Argument(help="A system or a variant.")]) ->
         system, chosen = systems()[name], list(systems()[name].variants.values())
     elif name in variants():
         system, chosen = systems()[variants()[name].system], [variants()[name]]
+    elif Path(name).suffix:
+        _show_file(Path(name))
+        return
     else:
         raise UnknownNameError("model or method", name, {*variants(), *systems()})
     _show_card(system)
@@ -93,12 +97,52 @@ def _show_card(system: System) -> None:
     out.print(" · ".join(place for place in places if place))
     out.print(f"\n{card['summary']}\n")
     out.print(f"code: {system.module}    recipe: {system.recipe or 'none'}")
+    if card["use"]:
+        out.print("switch it on, for instance:")
+        for command in card["use"]:
+            # As one line whatever the terminal's width, so that it can be copied.
+            out.print(f"  {command}", markup=False, soft_wrap=True)
+
+
+def _show_file(path: Path) -> None:
+    """Print what a weights file says of itself.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not ours and so says nothing.
+    """
+    from relume.core.checkpoints import is_safetensors, read_header
+    from relume.core.errors import CheckpointError
+
+    header = None if path.is_file() and not is_safetensors(path) else read_header(path)
+    if header is None:
+        raise CheckpointError(f"{path} says nothing of itself; make it a checkpoint: relume convert {path}")
+    rows = {
+        "system": header.model,
+        "variant": header.variant or "of its own",
+        "settings": json.dumps(header.config),
+        "surgery": ", ".join(header.steps) or "none",
+        **{name.replace("_", " "): _plain(value) for name, value in header.trained.items()},
+        **{f"on {entry.get('set')}": json.dumps(entry) for entry in header.measured},
+        "recipe": json.dumps(header.recipe) if header.recipe else "none",
+        "sha256": header.sha256,
+    }
+    for name, value in rows.items():
+        out.print(f"{printable(name):<17}{printable(value)}", markup=False, soft_wrap=True)
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _show_variant(variant: CatalogueVariant, system: System) -> None:
     out.print(f"\n[bold]{variant.name}[/]  x{variant.scale}, {variant.parameters:,} parameters")
     if not variant.weights_path:
-        out.print(f"  no weights with us; make them: relume train {variant.name} --data FOLDER")
+        if system.recipe:
+            how = f"make them: relume train {variant.name} --data FOLDER"
+            out.print(f"  no weights with us; {how}")
+            out.print(f"  what goes before, if anything, is told by {system.recipe.replace('.', '/')}.py")
+        else:
+            out.print("  no weights with us, and no recipe to make them")
     else:
         out.print(f"  weights: {variant.weights} {_trained(variant.trained)}")
         if "command" in variant.trained:

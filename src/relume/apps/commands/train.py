@@ -1,4 +1,4 @@
-"""`relume train`: run a variant's recipe, or one written as YAML, on your photos."""
+"""`relume train`: run a variant's recipe, or one written as YAML or Python, on your photos."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from relume.apps.console import err, megabytes, out, printable, progress_bar
 if TYPE_CHECKING:
     from relume.recipes.base import Recipe
 
-_RECIPES = (".yaml", ".yml")
-
 
 def train(
     variant: Annotated[
-        str, typer.Argument(help="Which model: a variant from `relume methods`, or a recipe as YAML.")
+        str,
+        typer.Argument(help="Which model: a variant from `relume methods`, or a recipe as YAML or Python."),
     ],
     data: Annotated[
         list[Path] | None,
@@ -41,7 +40,11 @@ def train(
         typer.Option("--set", help="NAME=VALUE of the recipe, e.g. steps=500 or degradation=bicubic."),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="The recipe's size: cpu or gpu; default cpu, or what the YAML says.")
+        str | None,
+        typer.Option(
+            help="The recipe's size: cpu, gpu, or another that it has, such as promptir's pretrain; default "
+            "cpu, or what the YAML says."
+        ),
     ] = None,
     start: Annotated[
         str | None, typer.Option("--start", help="Variant or weights file to start from; 'none': at random.")
@@ -63,7 +66,7 @@ def train(
     from relume.core.errors import MissingDependencyError, RelumeError
 
     try:
-        from relume.recipes.reading import read_recipe, written
+        from relume.recipes.reading import SUFFIXES, read_recipe, written
         from relume.recipes.runner import Run, find_recipe
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "yaml"):
@@ -77,7 +80,7 @@ def train(
         changes["validation.folder"] = str(validation)
     if start:
         changes["start"] = None if start == "none" else start
-    if variant.lower().endswith(_RECIPES):
+    if variant.lower().endswith(SUFFIXES):
         recipe, name = read_recipe(Path(variant), budget=budget), Path(variant).stem
     else:
         recipe, name = find_recipe(variant, budget or "cpu"), variant

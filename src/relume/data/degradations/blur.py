@@ -1,4 +1,4 @@
-"""Filtering by any kernel, one for each picture of a batch or one for all; and plain Gaussian blur.
+"""Filtering by any kernel, one for each picture of a batch or one for all; and plain blur, Gaussian or given.
 
 By FFT: the kernels of blind super-resolution reach 25 by 25, where a direct convolution of a training
 patch takes twenty times as long on a CPU.
@@ -9,11 +9,15 @@ Shapes: B batch, C channels, H W size, K side of a kernel, odd.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from relume.core.errors import DataError
+from relume.core.pictures import SUFFIXES, read
 from relume.data.degradations import kernels
 from relume.data.degradations.base import SameSizeConfig, each_picture
 from relume.data.degradations.ranges import PositiveRange, uniform
@@ -23,18 +27,26 @@ Border = Literal["mirror", "edge", "wrap"]
 
 
 class BlurConfig(SameSizeConfig):
-    """Settings of Gaussian blur.
+    """Settings of blur.
 
     Attributes:
-        sigma: width along each of two axes of random direction, pixels.
+        sigma: width of a Gaussian along each of two axes of random direction, pixels.
+        kernels: a file of kernels, or a folder of such files, from which each picture draws one in place of
+            a Gaussian: `.npy` (`K K` or `N K K`) or gray pictures (PNG …) of K × K pixels, K odd. Each is
+            scaled to sum to one.
     """
 
     name: Literal["blur"] = "blur"
     sigma: PositiveRange = (0.5, 3.0)
+    kernels: str | None = None
 
-    def damage(self) -> GaussianBlur:
-        """Return the degradation."""
-        return GaussianBlur(self)
+    def damage(self) -> GaussianBlur | GivenBlur:
+        """Return the degradation.
+
+        Raises:
+            DataError: there are no kernels where they should be, or some that cannot be used.
+        """
+        return GivenBlur(read_kernels(Path(self.kernels))) if self.kernels else GaussianBlur(self)
 
 
 class GaussianBlur:
@@ -59,6 +71,70 @@ class GaussianBlur:
             angle=uniform((0, math.pi), random),
         )
         return convolve(picture, kernel)
+
+
+class GivenBlur:
+    """Blurs each picture by one of the kernels, each as likely as any other.
+
+    Args:
+        kernels: `K K` each, K odd, of any sides.
+
+    Attributes:
+        margin: how far the widest kernel reaches.
+    """
+
+    def __init__(self, kernels: list[Tensor]) -> None:
+        self.kernels = kernels
+        self.margin = max(kernel.shape[-1] // 2 for kernel in kernels)
+
+    def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
+        return each_picture(high, generator, self._damage)
+
+    def _damage(self, picture: Tensor, random: torch.Generator) -> Tensor:
+        return convolve(picture, self.kernels[int(torch.randint(len(self.kernels), (), generator=random))])
+
+
+def read_kernels(place: Path) -> list[Tensor]:
+    """Read the kernels of a file or of the files in a folder, in the order of their names.
+
+    Args:
+        place: a `.npy` file, a picture, or a folder of them.
+
+    Returns:
+        float64 `K K` each, of sum one.
+
+    Raises:
+        DataError: there are none, or one that cannot be read or used.
+    """
+    suffixes = (".npy", *SUFFIXES)
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    files = [file for file in files if file.suffix.lower() in suffixes]
+    if not files:
+        raise DataError(
+            f"{place} holds no kernels; they are read from .npy files and pictures, so save others "
+            "(MATLAB's with scipy.io.loadmat and numpy.save) as such"
+        )
+    return [kernel for file in files for kernel in _kernels_of(file)]
+
+
+def _kernels_of(file: Path) -> list[Tensor]:
+    if file.suffix.lower() == ".npy":
+        try:
+            values = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float64))
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise DataError(f"the kernels {file} cannot be read: {error}; save them by numpy.save") from error
+    else:
+        values = read(file).pixels.double().mean(0)
+    found = list(values) if values.ndim == 3 else [values]
+    for kernel in found:
+        if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.shape[0] % 2:
+            raise DataError(
+                f"{file} holds {'x'.join(map(str, kernel.shape)) or 'one number'}; a kernel is square "
+                "with an odd side, as it has a middle: fill it up with zeros"
+            )
+        if not kernel.isfinite().all() or kernel.sum() <= 0:
+            raise DataError(f"{file} holds a kernel whose sum is not above zero; it would leave no light")
+    return [kernel / kernel.sum() for kernel in found]
 
 
 def convolve(pictures: Tensor, kernels: Tensor, *, border: Border = "mirror") -> Tensor:

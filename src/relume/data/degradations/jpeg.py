@@ -52,14 +52,17 @@ GRID = 16
 
 
 class JpegConfig(SameSizeConfig):
-    """Settings of JPEG compression by the real codec.
+    """Settings of JPEG compression.
 
     Attributes:
         quality: libjpeg's, both ends included.
+        smooth: compress in PyTorch with a rounding that gradients pass, rather than by the real codec; for
+            what is trained through the compression.
     """
 
     name: Literal["jpeg"] = "jpeg"
     quality: QualityRange = (10, 95)
+    smooth: bool = False
 
     def damage(self) -> JpegCompression:
         """Return the degradation."""
@@ -85,6 +88,8 @@ class JpegCompression:
         low, high = self.config.quality
         quality = int(torch.randint(low, high + 1, (), generator=random))
         top, left = torch.randint(GRID, (2,), generator=random).tolist()
+        if self.config.smooth:
+            return jpeg(picture.unsqueeze(0), quality, smooth=True, offset=(top, left))[0]
         return jpeg_codec(picture, quality, offset=(top, left))
 
 

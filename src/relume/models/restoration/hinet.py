@@ -10,6 +10,8 @@ The first network's pictures are for training only; the second's are the result.
 
 Departs from the authors' code:
 - Pictures are continued mirrored to sides that can be halved, and cut again.
+- A program of `torch.export` (the engine "compile") continues a side that one multiple holds to two of it;
+  all else does as the authors do there.
 - A feature of one pixel, which PyTorch's instance norm refuses, is normed to zero.
 """
 

@@ -13,6 +13,8 @@ Departs from the paper and its code:
   pictures, which is the plain network on those of up to 1.5 times that. None is the plain network always.
 - The authors' multi-head network fails on sides that 2 to the number of halvings does not divide; this one,
   like their plain one, appends zeros and cuts them off again.
+- A program of `torch.export` (the engine "compile") continues a side that one multiple holds to two of it;
+  all else does as the authors do there.
 - β and γ are zero at first, so that a fresh network gives back its input; their shape has no batch of one.
 """
 

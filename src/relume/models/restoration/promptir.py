@@ -12,6 +12,8 @@ Departs from the paper and its code:
 - Layers of the authors' code that nothing uses (`chnl_reduce`, `reduce_noise_channel`) are left out; so does
   DCPT's code (arXiv:2501.15510), whose count of parameters is this one's.
 - Pictures are continued mirrored to multiples of 8 and cut again, as Restormer's tests do.
+- A program of `torch.export` (the engine "compile") continues a side that one multiple holds to two of it;
+  all else does as the authors do there.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from relume.core.contract import Contract
 from relume.core.variants import Official, Variant
 from relume.nn.network import Network
 from relume.nn.padding import cut, mirrored_to_multiple
-from relume.nn.restormer import Block, Double, Halve
+from relume.nn.restormer import RENAMES, Block, Double, Halve, depth_at, ratio_of
 
 CARD = Card(
     name="promptir",
@@ -204,9 +206,8 @@ def tiny(config: PromptIRConfig) -> PromptIRConfig:
     )
 
 
-# Authors' names, in the order in which they are replaced, and ours.
+# Authors' names beside the shared ones, and ours.
 _RENAMES = (
-    (r"^patch_embed\.proj\.", "intro."),
     (r"^encoder_level(\d)\.", lambda match: f"encoders.{int(match[1]) - 1}."),
     (r"^decoder_level(\d)\.", lambda match: f"decoders.{3 - int(match[1])}."),
     (r"^down(\d)_\d\.body\.", lambda match: f"downs.{int(match[1]) - 1}."),
@@ -217,18 +218,6 @@ _RENAMES = (
     (r"^prompt(\d)\.conv3x3\.", lambda match: f"interactions.{3 - int(match[1])}.prompt.smooth."),
     (r"^noise_level(\d)\.", lambda match: f"interactions.{3 - int(match[1])}.mix."),
     (r"^reduce_noise_level(\d)\.", lambda match: f"interactions.{3 - int(match[1])}.reduce."),
-    (r"^latent\.", "middle."),
-    (r"^refinement\.", "refine."),
-    (r"^output\.", "ending."),
-    (r"\.norm1\.body\.", ".norm."),
-    (r"\.norm2\.body\.", ".channel_norm."),
-    (r"\.attn\.qkv\.", ".attention.expand."),
-    (r"\.attn\.qkv_dwconv\.", ".attention.spread."),
-    (r"\.attn\.project_out\.", ".attention.project."),
-    (r"\.attn\.temperature$", ".attention.temperature"),
-    (r"\.ffn\.project_in\.", ".feed_forward.expand."),
-    (r"\.ffn\.dwconv\.", ".feed_forward.spread."),
-    (r"\.ffn\.project_out\.", ".feed_forward.project."),
 )
 _UNUSED = re.compile(r"^(chnl_reduce|reduce_noise_channel_)\d\.")
 
@@ -252,10 +241,10 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     values = {
         "channels": channels,
         "width": width,
-        "depths": tuple(_depth(place, ours) for place in places),
-        "refinement": _depth("refine", ours),
+        "depths": tuple(depth_at(place, ours) for place in places),
+        "refinement": depth_at("refine", ours),
         "attention_heads": tuple(len(ours[f"{place}.0.attention.temperature"]) for place in places),
-        "ratio": _ratio({ours[f"{place}.0.feed_forward.project.weight"].shape[:2] for place in places}),
+        "ratio": ratio_of([ours[f"{place}.0.feed_forward.project.weight"].shape for place in places]),
         "prompts": len(ours[prompts[0]]),
         "prompt_widths": tuple(ours[name].shape[1] for name in prompts),
         "prompt_sizes": tuple(ours[name].shape[2] for name in prompts),
@@ -265,21 +254,6 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
 
 
 def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
+    for pattern, replacement in (*RENAMES, *_RENAMES):
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _depth(part: str, state: Mapping[str, Tensor]) -> int:
-    return sum(bool(re.fullmatch(rf"{part}\.\d+\.attention\.temperature", key)) for key in state)
-
-
-def _ratio(widths: set[tuple[int, ...]]) -> float:
-    """Return the shortest decimal number that gives each hidden width, the second of a pair."""
-    width, hidden = max(widths)
-    for digits in range(8):
-        # Rounded up, as hidden widths are rounded down.
-        ratio = -(-hidden * 10**digits // width) / 10**digits
-        if all(int(one * ratio) == other for one, other in widths):
-            return ratio
-    raise ValueError(f"no ratio gives the widths {sorted(widths)}")

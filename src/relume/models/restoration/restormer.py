@@ -1,15 +1,14 @@
 """Restormer: a U-shaped transformer whose attention compares channels, at a cost linear in the pixels.
 
-Zamir, Arora, Khan, Hayat, Khan, Yang, CVPR 2022, arXiv:2111.09881. `forward` follows figure 2; the attention
-is eq. 1, the feed-forward network eq. 2. Several pictures at once ("MHRestormer") as in Liu et al.,
-arXiv:2208.13029 (`nn.heads`). Shapes: B batch, C picture channels, N width (2ˡ times the first after l
-halvings), A attention heads, H W, n heads of the network, K pictures.
-
-    attention:    W softmax(t · Q̂ K̂ᵀ) V    Q̂, K̂: N/A × HW, rows of length 1; t learnt for each of A
-    feed-forward: W (gelu(u) ⊙ v)          u, v: halves of DW₃ₓ₃ W₁ norm(x)
+Zamir, Arora, Khan, Hayat, Khan, Yang, CVPR 2022, arXiv:2111.09881. `forward` follows figure 2; blocks from
+`nn.restormer`. Several pictures at once ("MHRestormer") as in Liu et al., arXiv:2208.13029 (`nn.heads`).
+Shapes: B batch, C picture channels, N width (2ˡ times the first after l halvings), A attention heads, H W,
+n heads of the network, K pictures.
 
 Departs from the authors' code:
 - Pictures are continued mirrored to multiples of 8 and cut again, as their test scripts do outside of it.
+- A program of `torch.export` (the engine "compile") continues a side that one multiple holds to two of it;
+  all else does as the authors do there.
 - The form for pairs of dual-pixel pictures is left out.
 - `norm` also knows the form without a bias, which neither centres nor shifts, `similarity` a ReLU in place of
   the softmax, and `epsilon` another number in the norms: DCPT's networks (arXiv:2501.15510) have these.
@@ -18,22 +17,21 @@ Departs from the authors' code:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
 from relume.core.variants import Official, Variant
 from relume.nn.heads import Heads, HeadsConfig, ManyHeaded
-from relume.nn.norms import LayerNorm2d
 from relume.nn.padding import cut, mirrored_to_multiple
+from relume.nn.restormer import RENAMES, Block, Double, Halve, Norm, Similarity, depth_at, ratio_of
 
 CARD = Card(
     name="restormer",
@@ -53,7 +51,6 @@ CARD = Card(
     ),
 )
 
-Norm = Literal["with-bias", "bias-free"]
 Depths = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=6)]
 
 
@@ -83,7 +80,7 @@ class RestormerConfig(Config):
     bias: bool = False
     norm: Norm = "with-bias"
     epsilon: PositiveFloat = 1e-5
-    similarity: Literal["softmax", "relu"] = "softmax"
+    similarity: Similarity = "softmax"
     heads: HeadsConfig = HeadsConfig()
 
     @model_validator(mode="after")
@@ -102,91 +99,6 @@ class RestormerConfig(Config):
         return self
 
 
-class VarianceNorm2d(nn.Module):
-    """Divides each pixel's channels by their standard deviation, without centring them."""
-
-    def __init__(self, channels: int, *, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        variance = (x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True)
-        return x / torch.sqrt(variance + self.eps) * self.weight[:, None, None]
-
-
-class Attention(nn.Module):
-    """Transposed self-attention: channels look at channels, over all pixels."""
-
-    def __init__(self, width: int, *, heads: int, config: RestormerConfig) -> None:
-        super().__init__()
-        bias, self.similarity = config.bias, config.similarity
-        self.heads = heads
-        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.expand = nn.Conv2d(width, 3 * width, 1, bias=bias)
-        self.spread = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=bias)
-        self.project = nn.Conv2d(width, width, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        rows = self.spread(self.expand(x)).unflatten(1, (3, self.heads, -1)).flatten(4)  # B 3 A N/A HW
-        query, key, value = rows.unbind(1)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-        likeness = query @ key.transpose(-2, -1) * self.temperature  # B A N/A N/A
-        attention = likeness.softmax(-1) if self.similarity == "softmax" else F.relu(likeness)
-        mixed = (attention @ value).flatten(1, 2).unflatten(2, (height, width))
-        return self.project(mixed)
-
-
-class FeedForward(nn.Module):
-    """Gated feed-forward network with a depthwise look around."""
-
-    def __init__(self, width: int, *, ratio: float, bias: bool) -> None:
-        super().__init__()
-        hidden = 2 * int(width * ratio)
-        self.expand = nn.Conv2d(width, hidden, 1, bias=bias)
-        self.spread = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=bias)
-        self.project = nn.Conv2d(hidden // 2, width, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.spread(self.expand(x)).chunk(2, 1)
-        return self.project(F.gelu(gate) * value)
-
-
-class Block(nn.Module):
-    """Attention, then feed-forward network, each behind a norm and with a skip."""
-
-    def __init__(self, width: int, *, heads: int, config: RestormerConfig) -> None:
-        super().__init__()
-
-        def norm() -> nn.Module:
-            kind = LayerNorm2d if config.norm == "with-bias" else VarianceNorm2d
-            return kind(width, eps=config.epsilon)
-
-        self.norm = norm()
-        self.attention = Attention(width, heads=heads, config=config)
-        self.channel_norm = norm()
-        self.feed_forward = FeedForward(width, ratio=config.ratio, bias=config.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm(x))
-        return x + self.feed_forward(self.channel_norm(x))
-
-
-class Halve(nn.Sequential):
-    """From `B N H W` to `B 2N H/2 W/2`, by sub-pixels."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
-
-
-class Double(nn.Sequential):
-    """From `B N H W` to `B N/2 2H 2W`, by sub-pixels."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.PixelShuffle(2))
-
-
 class Restormer(ManyHeaded):
     """The whole network. Takes `B C H W` with values 0..1 and gives `B C H W`, any H and W from 1 up."""
 
@@ -197,8 +109,14 @@ class Restormer(ManyHeaded):
         widths = [config.width * 2**level for level in range(halvings + 1)]
 
         def blocks(width: int, level: int, depth: int) -> nn.Sequential:
-            heads = config.attention_heads[level]
-            return nn.Sequential(*(Block(width, heads=heads, config=config) for _ in range(depth)))
+            made = (
+                Block(
+                    width, heads=config.attention_heads[level], ratio=config.ratio, bias=config.bias,
+                    norm=config.norm, epsilon=config.epsilon, similarity=config.similarity,
+                )
+                for _ in range(depth)
+            )  # fmt: skip
+            return nn.Sequential(*made)
 
         levels = range(halvings)
         self.intro = nn.Conv2d(config.channels, config.width, 3, padding=1, bias=config.bias)
@@ -259,23 +177,10 @@ def tiny(config: RestormerConfig) -> RestormerConfig:
     )
 
 
-# Authors' names, in the order in which they are replaced, and ours; levels are renamed by number.
+# Authors' names beside the shared ones, replaced after these, and ours; levels are renamed by number.
 _RENAMES = (
-    (r"^patch_embed\.proj\.", "intro."),
-    (r"^latent\.", "middle."),
-    (r"^refinement\.", "refine."),
-    (r"^output\.", "ending."),
     (r"^(encoders\.\d+|decoders\.\d+|middle|refine)\.body\.", r"\1."),  # DCPT's form
     (r"^(downs|ups)\.(\d+)\.body\.", r"\1.\2."),
-    (r"\.norm1\.body\.", ".norm."),
-    (r"\.norm2\.body\.", ".channel_norm."),
-    (r"\.attn\.qkv\.", ".attention.expand."),
-    (r"\.attn\.qkv_dwconv\.", ".attention.spread."),
-    (r"\.attn\.project_out\.", ".attention.project."),
-    (r"\.attn\.temperature$", ".attention.temperature"),
-    (r"\.ffn\.project_in\.", ".feed_forward.expand."),
-    (r"\.ffn\.dwconv\.", ".feed_forward.spread."),
-    (r"\.ffn\.project_out\.", ".feed_forward.project."),
 )
 
 
@@ -301,10 +206,10 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     config = RestormerConfig(
         channels=channels,
         width=width,
-        depths=tuple(_depth(place, ours) for place in places),
-        refinement=_depth("refine", ours),
+        depths=tuple(depth_at(place, ours) for place in places),
+        refinement=depth_at("refine", ours),
         attention_heads=tuple(ours[f"{place}.0.attention.temperature"].shape[0] for place in places),
-        ratio=_ratio([ours[f"{place}.0.feed_forward.project.weight"].shape for place in places]),
+        ratio=ratio_of([ours[f"{place}.0.feed_forward.project.weight"].shape for place in places]),
         bias="intro.bias" in ours,
         norm="with-bias" if "middle.0.norm.bias" in ours else "bias-free",
         epsilon=1e-6 if wrapped else 1e-5,
@@ -326,21 +231,6 @@ def _rename(key: str, halvings: int) -> str:
             "reduce_chan_level": ("fuses", halvings - number),
         }[kind]
         key = f"{place[0]}.{place[1]}.{key[match.end() :]}"
-    for pattern, replacement in _RENAMES:
+    for pattern, replacement in (*RENAMES, *_RENAMES):
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _depth(place: str, state: Mapping[str, Tensor]) -> int:
-    return sum(f"{place}.{index}.attention.temperature" in state for index in range(len(state)))
-
-
-def _ratio(shapes: Sequence[Sequence[int]]) -> float:
-    """Return the shortest decimal that gives the hidden widths; shapes begin by width and hidden width."""
-    widths = [(shape[0], shape[1]) for shape in shapes]
-    width, hidden = widths[-1]
-    for digits in range(6):
-        for exact in (hidden / width, (hidden + 0.5) / width):
-            if all(int(one * round(exact, digits)) == other for one, other in widths):
-                return round(exact, digits)
-    raise ValueError(f"no ratio gives the hidden widths {[other for _, other in widths]}")

@@ -327,14 +327,15 @@ class CFSR(Network):
 
 
 VARIANTS = {
-    f"cfsr-x{scale}": Variant(CFSRConfig(scale=scale), parameters=parameters, steps=("reparameterise",))
-    for scale, parameters in ((2, 291_324), (3, 297_819), (4, 306_912))
-} | {
-    # For photos of unknown damage: two kernels a layer, between which the strength chooses.
-    f"cfsr-x{scale}-photo": Variant(
-        CFSRConfig(scale=scale), parameters=parameters, steps=("reparameterise", "tunable")
+    f"cfsr-x{scale}{kind}": Variant(CFSRConfig(scale=scale), parameters=parameters, steps=steps)
+    for kind, steps, sizes in (
+        ("", ("reparameterise",), {2: 291_324, 3: 297_819, 4: 306_912}),
+        # For pictures of unknown damage, which it cleans as well.
+        ("-blind", ("reparameterise",), {2: 291_324, 4: 306_912}),
+        # With texture that a discriminator asks for: two kernels a layer, which the strength mixes.
+        ("-photo", ("reparameterise", "tunable"), {2: 579_630, 4: 610_806}),
     )
-    for scale, parameters in ((2, 579_630), (4, 610_806))
+    for scale, parameters in sizes.items()
 }
 
 NETWORK = CFSR

@@ -40,6 +40,7 @@ from relume.core.contract import Contract
 from relume.core.variants import Official, Variant
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
+from relume.nn.padding import cut
 from relume.nn.swin import SwinLayer, Windows, filled_to_windows, windows_of
 from relume.nn.upsample import respread_subpixels
 
@@ -227,9 +228,8 @@ class SwinIR(Network):
         return Contract(scale=self.config.scale, channels=self.config.channels, halo=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        scale = self.config.scale
-        x = (filled_to_windows(x, self.config.window) - self.mean) * self.config.image_range
+        low, scale = x, self.config.scale
+        x = (filled_to_windows(low, self.config.window) - self.mean) * self.config.image_range
         shallow = self.shallow(x)  # B N H W
         deep = self.fuse(self._trunk(shallow)) + shallow
         output = self.reconstruct(deep)
@@ -238,10 +238,7 @@ class SwinIR(Network):
                 output = F.pixel_shuffle(output, scale)
             case "residual":
                 output = output + x
-        output = output / self.config.image_range + self.mean
-        # By index: that a slice fits would be a condition of an exported program.
-        rows, columns = (torch.arange(side * scale, device=x.device) for side in (height, width))
-        return output.index_select(-2, rows).index_select(-1, columns)
+        return cut(output / self.config.image_range + self.mean, low, scale=scale)
 
     def _trunk(self, shallow: Tensor) -> Tensor:
         config, (height, width) = self.config, shallow.shape[2:]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from relume.train.settings import OptimiserConfig
+from relume.train.state import undisturbed_random
 
 
 class Objective(Protocol):
@@ -40,6 +43,63 @@ class Placed(Protocol):
 
     def to(self, device: torch.device) -> object:
         """Bring all that it holds to the device, in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a step's whole batch a call is given: processes and `accumulate` cut it, in order.
+
+    Attributes:
+        seed: of what the step draws; the same for all parts, and another one for each step.
+        place: which part this is, from 0.
+        places: how many there are, of one size.
+    """
+
+    seed: int
+    place: int = 0
+    places: int = 1
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """An objective that draws random numbers.
+
+    So that parts and processes give what one batch gives, all of them draw the same, inside `drawn_alike`:
+    what is for single samples they draw for the whole batch, and take what is theirs.
+
+    Attributes:
+        share: set before each call of a training; None, as at first, draws from the random numbers as they
+            come.
+    """
+
+    share: Share | None
+
+
+@contextmanager
+def drawn_alike(share: Share | None) -> Iterator[None]:
+    """Have PyTorch's random numbers follow from the share's seed; afterwards they go on as if untouched."""
+    if share is None:
+        yield
+        return
+    with undisturbed_random():
+        torch.manual_seed(share.seed)
+        yield
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """An objective that takes means over the whole batch into buffers of the network.
+
+    After a step, and only if the step reached the weights, the loop gives it back what its calls noted.
+    """
+
+    def noted(self) -> Sequence[Tensor]:
+        """Return what the last call has for the record, as means over its batch, on the network's device."""
+        ...
+
+    def remember(self, means: Sequence[Tensor]) -> None:
+        """Take in the same as means over the whole batch, all its parts and all processes."""
         ...
 
 

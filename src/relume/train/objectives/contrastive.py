@@ -20,6 +20,7 @@ from relume.core.config import Config
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.discriminators.pcl import LAYERS, PCLDiscriminatorConfig
 from relume.nn.encoders.opening import no_models
+from relume.train.objectives.base import Share, drawn_alike
 from relume.train.settings import OptimiserConfig
 from relume.train.strategies.pcl_sr import (
     Features,
@@ -56,7 +57,7 @@ class ContrastiveConfig(Config):
         optimiser: the discriminator's; None: the settings of the network's.
     """
 
-    name: Literal["contrastive"] = "contrastive"
+    name: Literal["contrastive", "pcl_sr"] = "contrastive"
     distance: PixelLossConfig = PixelLossConfig()
     weight: PositiveFloat = 0.02
     kind: Kind = "info-nce"
@@ -88,6 +89,7 @@ class ContrastiveObjective:
     Attributes:
         partner: the discriminator.
         optimiser: settings of its optimiser, None for those of the network's.
+        share: what samples are drawn by (`base.Drawing`).
     """
 
     def __init__(self, config: ContrastiveConfig) -> None:
@@ -96,6 +98,7 @@ class ContrastiveObjective:
         self.discriminator = config.discriminator.build()
         self.partner: nn.Module = self.discriminator
         self.optimiser = config.optimiser
+        self.share: Share | None = None
         self._output: Tensor | None = None
         self._samples: Samples | None = None
 
@@ -111,7 +114,9 @@ class ContrastiveObjective:
         config = self.config
         output = network(batch["input"]).float()
         target = batch["target"].float()
-        samples = draw_samples(config.samples, batch["input"].float(), target)
+        place, places = (self.share.place, self.share.places) if self.share else (0, 1)
+        with drawn_alike(self.share):
+            samples = draw_samples(config.samples, batch["input"].float(), target, place=place, places=places)
         self._output, self._samples = output.detach(), samples
         # The output's features keep their gradient: this is how the contrast reaches the network.
         fake, own = self._embed(output)
@@ -119,7 +124,8 @@ class ContrastiveObjective:
             real, first = self._embed(target)
             positives = [first, *(self._embed(some)[1] for some in samples.positives[1:])]
             negatives = [self._embed(some)[1] for some in samples.negatives]
-        negatives += strangers(negatives, config.strangers)
+        with drawn_alike(self.share):
+            negatives += strangers(negatives, config.strangers)
         with torch.autocast(output.device.type, enabled=False):
             losses = {
                 config.distance.shown: self.distance(output, target),

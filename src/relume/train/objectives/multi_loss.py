@@ -27,6 +27,7 @@ from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.nn.slider import tuned
 from relume.train.objectives.adversarial import AdversarialConfig, Adversary
+from relume.train.objectives.base import Share, drawn_alike
 
 Aim = tuple[Annotated[LossConfig, ChosenFrom(PACKAGE, "loss")], ...]
 """Losses, each with its weight in the aim's sum."""
@@ -42,7 +43,7 @@ class MultiLossConfig(Config):
         adversarial: a discriminator trained beside the network, for the last aim; None: none.
     """
 
-    name: Literal["multi-loss"] = "multi-loss"
+    name: Literal["multi-loss", "tunable"] = "multi-loss"
     aims: tuple[Aim, ...]
     adversarial: AdversarialConfig | None = None
 
@@ -80,10 +81,14 @@ class MultiLossObjective:
 
     Args:
         aims: for each parameter, weights and losses.
+
+    Attributes:
+        share: what parameters, and losses that draw, are drawn by (`base.Drawing`).
     """
 
     def __init__(self, aims: list[list[tuple[float, Loss]]]) -> None:
         self.aims = aims
+        self.share: Share | None = None
 
     def to(self, device: torch.device) -> MultiLossObjective:
         """Bring encoders to the device, in place."""
@@ -103,16 +108,17 @@ class MultiLossObjective:
             ConfigError: the network is not tunable, or not between as many aims, or a loss cannot be had on
                 patches of this size or of these channels.
         """
-        parameters = draw(len(self.aims))
+        with drawn_alike(self.share):
+            parameters = draw(len(self.aims))
         with tuned(network, parameters):
             output = network(batch["input"]).float()
         target = batch["target"].float()
         total, values = output.new_zeros(()), {}
-        with torch.autocast(output.device.type, enabled=False):
-            for i, (share, aim) in enumerate(zip(parameters.tolist(), self.aims, strict=True), 1):
+        with torch.autocast(output.device.type, enabled=False), drawn_alike(self.share):
+            for i, (parameter, aim) in enumerate(zip(parameters.tolist(), self.aims, strict=True), 1):
                 value = torch.stack([weight * loss(output, target) for weight, loss in aim]).sum()
                 values[f"aim_{i}"] = value
-                total = total + share * value
+                total = total + parameter * value
         further, more = self._further(output, target)
         return {"loss": total + parameters[-1].item() * more, **values, **further}
 
@@ -149,7 +155,7 @@ class JudgedMultiLossObjective(MultiLossObjective):
 def draw(count: int) -> Tensor:
     """Draw parameters ω, `P`, uniformly among those that are not negative and have the sum 1.
 
-    By PyTorch's own generator, whose state a training keeps.
+    By PyTorch's own generator.
     """
     lengths = -torch.rand(count).clamp(min=torch.finfo(torch.float32).tiny).log()
     return lengths / lengths.sum()

@@ -11,7 +11,7 @@ precision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
@@ -32,7 +32,7 @@ class MultiOutputConfig(Config):
         distance: "psnr" (minus the PSNR in dB; the authors' for NAFNet and HINet) or "l1" (for Restormer).
     """
 
-    name: Literal["multi-output"] = "multi-output"
+    name: Literal["multi-output", "multi_output"] = "multi-output"
     distance: Distance = "psnr"
 
     def build(self) -> MultiOutputObjective:
@@ -45,11 +45,10 @@ class MultiOutputObjective:
 
     def __init__(self, config: MultiOutputConfig) -> None:
         self.config = config
+        self._noted: list[tuple[Heads, Tensor]] = []
 
     def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the network on `batch["input"]` and compare all its pictures with `batch["target"]`.
-
-        In training, each of its heads keeps a record of its pictures' losses.
 
         Returns:
             "loss", and "single", the mean distance of the picture that is shown.
@@ -76,14 +75,23 @@ class MultiOutputObjective:
             shown = network(batch["input"]).float()
         target = batch["target"].float()
         losses = []
+        self._noted = []
         with torch.autocast(target.device.type, enabled=False):
             for module, pictures in heard:
                 each = distances(self.config.distance, pictures.float(), target)
                 losses.append(nearest(each))
-                if network.training:
-                    module.remember(each.detach().mean(0))
+                self._noted.append((module, each.detach().mean(0)))
             single = distances(self.config.distance, shown[:, None], target)
         return {"loss": torch.stack(losses).sum(), "single": single.detach().mean()}
+
+    def noted(self) -> Sequence[Tensor]:
+        """Return the mean losses of the last batch's pictures, `K`, for each of the network's stages."""
+        return [losses for _, losses in self._noted]
+
+    def remember(self, means: Sequence[Tensor]) -> None:
+        """Take such losses, one after another, into the records of the heads that they come from."""
+        for (module, _), losses in zip(self._noted, means, strict=True):
+            module.remember(losses)
 
 
 CONFIG = MultiOutputConfig

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +24,12 @@ class PixelConfig(Config):
 
     name: Literal["l1", "charbonnier", "mse"] = "l1"
     epsilon: PositiveFloat = 1e-3
+
+    @model_validator(mode="after")
+    def _fits(self) -> PixelConfig:
+        if self.name != "charbonnier" and self.epsilon != PixelConfig.model_fields["epsilon"].default:
+            raise ValueError(f"{self.name} has no epsilon; it is charbonnier's")
+        return self
 
     def build(self) -> PixelObjective:
         """Return the objective."""

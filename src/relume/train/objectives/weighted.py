@@ -22,6 +22,7 @@ from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.train.objectives.adversarial import AdversarialConfig, Adversary
+from relume.train.objectives.base import Share, drawn_alike
 from relume.train.objectives.distillation import DistillationConfig, Lesson
 
 
@@ -80,11 +81,15 @@ class WeightedObjective:
     Args:
         parts: weight and loss, by the name that the log has.
         lesson: a teacher.
+
+    Attributes:
+        share: what losses that draw are drawn by (`base.Drawing`).
     """
 
     def __init__(self, parts: Mapping[str, tuple[float, Loss]], lesson: Lesson | None = None) -> None:
         self.parts = dict(parts)
         self.lesson = lesson
+        self.share: Share | None = None
 
     def to(self, device: torch.device) -> WeightedObjective:
         """Bring encoders and the teacher to the device, in place."""
@@ -109,7 +114,7 @@ class WeightedObjective:
             output = network(batch["input"]).float()
         target = batch["target"].float()
         values, total = self._further(output, target)
-        with torch.autocast(output.device.type, enabled=False):
+        with torch.autocast(output.device.type, enabled=False), drawn_alike(self.share):
             for name, (weight, loss) in self.parts.items():
                 values[name] = loss(output, target)
                 total = total + weight * values[name]

@@ -47,6 +47,11 @@ CARD = Card(
     task=Task.RESTORATION,
     arxiv="2501.15510",
     code="https://github.com/MILab-PKU/dcpt",
+    use=(
+        "relume train promptir --data photos/ --budget pretrain",
+        "relume train nafnet-small --data photos/ --set degradation=one-of --set objective=dcpt "
+        """--set 'objective.layers={"decoders.2": 16, "decoders.1": 32, "decoders.0": 64}'""",
+    ),
 )
 
 

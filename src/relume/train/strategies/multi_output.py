@@ -45,6 +45,10 @@ CARD = Card(
     task=Task.RESTORATION,
     arxiv="2208.13029",
     code="https://github.com/Liu-SD/multi-output-deblur",
+    use=(
+        "relume train mhnafnet-small --data photos/",
+        "relume train nafnet-small --data photos/ --set network.heads.count=4 --set objective=multi_output",
+    ),
 )
 
 Distance = Literal["psnr", "l1"]

@@ -57,6 +57,10 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2111.13924",
     code="https://github.com/Aitical/PCL-SISR",
+    use=(
+        "relume train cfsr-x4 --data photos/ --start cfsr-x4 --set objective=pcl_sr "
+        "--set optimiser.learning_rate=5e-5",
+    ),
 )
 
 Kind = Literal["info-nce", "lmcl", "cosine", "l2", "l1", "ratio"]
@@ -105,13 +109,17 @@ class Samples:
     negatives: tuple[Tensor, ...]
 
 
-def draw_samples(config: SamplesConfig, low: Tensor, high: Tensor) -> Samples:
+def draw_samples(
+    config: SamplesConfig, low: Tensor, high: Tensor, *, place: int = 0, places: int = 1
+) -> Samples:
     """Draw samples from PyTorch's random numbers of the CPU, whatever the device.
 
     Args:
         config: how many, and how.
         low: inputs, `B C h w`.
         high: targets, `B C H W`.
+        place: which part of a larger batch these are, from 0; samples are those that the whole would get.
+        places: how many parts of this size it has.
     """
 
     def between(bounds: tuple[float, float], count: int) -> Tensor:
@@ -125,7 +133,8 @@ def draw_samples(config: SamplesConfig, low: Tensor, high: Tensor) -> Samples:
         negatives.append(rounded(blurred))
     positives = [high]
     for _ in range(config.positives):
-        positives.append(rounded(sharpen(high, between(config.sharpness, len(high)))))
+        factors = between(config.sharpness, places * len(high)).tensor_split(places)[place]
+        positives.append(rounded(sharpen(high, factors)))
     return Samples(tuple(positives), tuple(negatives))
 
 
