@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from commanding import Done, authors_name, content, no_artefacts, run_relume
 
+from commanding import Done, authors_name, content, no_artefacts, run_relume
 from relume.core.catalogue import find_variant
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig

@@ -11,8 +11,8 @@ import zlib
 
 import pytest
 import pyvips
-from commanding import COMMAND, content, environment, no_artefacts, picture_file, size_of
 
+from commanding import COMMAND, content, environment, no_artefacts, picture_file, size_of
 from relume.infer.batch.manifest import FILE_NAME
 
 

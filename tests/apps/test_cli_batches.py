@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import pyvips
 import torch
-from commanding import COMMAND, content, environment, no_artefacts, picture_file, size_of
 
+from commanding import COMMAND, content, environment, no_artefacts, picture_file, size_of
 from relume.core.pictures import Picture, write
 
 MANIFEST = ".relume-job.sqlite"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commanding import picture_file, size_of
 from PIL import Image
 
+from commanding import picture_file, size_of
 from relume.apps.face import load
 from relume.core.pictures import Picture, read, write
 from relume.infer.consistency import consistency

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from commanding import no_artefacts, picture_file
 from torch import nn
 
 import relume as package
+from commanding import no_artefacts, picture_file
 from relume.core.pictures import Picture, read, write
 from relume.measures.blockiness import blockiness
 from relume.measures.blur import blur

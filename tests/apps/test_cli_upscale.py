@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import pyvips
 import torch
-from commanding import COMMAND, environment, no_artefacts, picture_file, size_of
 from PIL import Image, ImageCms
 
+from commanding import COMMAND, environment, no_artefacts, picture_file, size_of
 from relume.core.pictures import Picture, read, write
 from relume.infer.batch.manifest import FILE_NAME
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commanding import authors_name, picture_file
 from safetensors.torch import load_file, save_file
 
+from commanding import authors_name, picture_file
 from relume.core.checkpoints import read_checkpoint, read_header
 from relume.core.errors import CheckpointError, ConfigError
 from relume.models import zoo
