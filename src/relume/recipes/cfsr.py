@@ -47,7 +47,7 @@ _BLIND: dict[str, dict[str, Any]] = {
     "gpu": {},
 }
 # Without an encoder of features the discriminator alone asks for texture, so its part is small.
-# 750 steps of "cpu" still leave a faint grid of 4 pixels at strength 1: early for a discriminator.
+# 1500 steps on the CPU left a faint grid of 4 pixels at strength 1: too early for a discriminator.
 _PHOTO: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 4000, "optimiser": {"learning_rate": 2e-4}},
     "gpu": {"steps": 20_000, "optimiser": {"learning_rate": 1e-4}, "precision": "fp32"},
