@@ -91,3 +91,28 @@ class Adversary:
                 losses["penalty"] = gradient_penalty(discriminator, self._real)
             loss = loss + self.config.penalty / 2 * losses["penalty"]
         return {"loss": loss, **losses}
+
+
+class Judged:
+    """What an objective has more with an adversary, which the loop trains beside it (`base.Partnered`).
+
+    It comes before the objective's own class, whose `_further` it fills in.
+
+    Attributes:
+        partner: the discriminator.
+        optimiser: settings of its optimiser, None for those of the network's.
+    """
+
+    def judged_by(self, adversary: Adversary) -> None:
+        """Take the adversary; before the first call."""
+        self.adversary = adversary
+        self.partner = adversary.discriminator
+        self.optimiser = adversary.config.optimiser
+
+    def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
+        """Return the discriminator's losses on the last output and target: "loss", "real", "fake" …"""
+        return self.adversary.own_losses(partner)
+
+    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        value = self.adversary.judge(output, target)
+        return {"adversarial": value}, self.adversary.config.weight * value

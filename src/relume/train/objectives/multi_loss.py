@@ -26,7 +26,7 @@ from relume.core.config import Config
 from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.nn.slider import tuned
-from relume.train.objectives.adversarial import AdversarialConfig, Adversary
+from relume.train.objectives.adversarial import AdversarialConfig, Adversary, Judged
 from relume.train.objectives.base import Share, drawn_alike
 
 Aim = tuple[Annotated[LossConfig, ChosenFrom(PACKAGE, "loss")], ...]
@@ -127,29 +127,12 @@ class MultiLossObjective:
         return {}, output.new_zeros(())
 
 
-class JudgedMultiLossObjective(MultiLossObjective):
-    """The sum with an adversary, which the loop trains beside the network (`base.Partnered`).
-
-    The discriminator is shown outputs of every strength.
-
-    Attributes:
-        partner: the discriminator.
-        optimiser: settings of its optimiser, None for those of the network's.
-    """
+class JudgedMultiLossObjective(Judged, MultiLossObjective):
+    """The sum with an adversary; the discriminator is shown outputs of every strength."""
 
     def __init__(self, aims: list[list[tuple[float, Loss]]], adversary: Adversary) -> None:
         super().__init__(aims)
-        self.adversary = adversary
-        self.partner = adversary.discriminator
-        self.optimiser = adversary.config.optimiser
-
-    def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
-        """Return the discriminator's losses on the last output and target: "loss", "real", "fake" …"""
-        return self.adversary.own_losses(partner)
-
-    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        value = self.adversary.judge(output, target)
-        return {"adversarial": value}, self.adversary.config.weight * value
+        self.judged_by(adversary)
 
 
 def draw(count: int) -> Tensor:

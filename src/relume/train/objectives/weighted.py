@@ -21,7 +21,7 @@ from relume.core.config import Config
 from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
-from relume.train.objectives.adversarial import AdversarialConfig, Adversary
+from relume.train.objectives.adversarial import AdversarialConfig, Adversary, Judged
 from relume.train.objectives.base import Share, drawn_alike
 from relume.train.objectives.distillation import DistillationConfig, Lesson
 
@@ -132,29 +132,14 @@ class WeightedObjective:
         return {}, output.new_zeros(())
 
 
-class AdversarialObjective(WeightedObjective):
-    """The sum with an adversary, which the loop trains beside the network (`base.Partnered`).
-
-    Attributes:
-        partner: the discriminator.
-        optimiser: settings of its optimiser, None for those of the network's.
-    """
+class AdversarialObjective(Judged, WeightedObjective):
+    """The sum with an adversary."""
 
     def __init__(
         self, parts: Mapping[str, tuple[float, Loss]], lesson: Lesson | None, adversary: Adversary
     ) -> None:
         super().__init__(parts, lesson)
-        self.adversary = adversary
-        self.partner = adversary.discriminator
-        self.optimiser = adversary.config.optimiser
-
-    def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
-        """Return the discriminator's losses on the last output and target: "loss", "real", "fake" …"""
-        return self.adversary.own_losses(partner)
-
-    def _further(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        value = self.adversary.judge(output, target)
-        return {"adversarial": value}, self.adversary.config.weight * value
+        self.judged_by(adversary)
 
 
 CONFIG = WeightedConfig
