@@ -56,6 +56,17 @@ def test_an_engine_gives_what_pytorch_gives(name, size, network):
     assert (engine.scale, engine.channels, engine.halo) == (2, 3, network.contract.halo)
 
 
+@pytest.mark.parametrize("name", QUICK)
+def test_a_tile_cut_out_of_a_picture_gives_what_it_gives_alone(name, network):
+    """No engine reads a copy that is gone; what it would find there depends on what else is in memory."""
+    engine = usable(name)(network, Place())
+    picture = torch.rand(3, 40, 64)
+    for side in range(4, 40, 2):
+        with torch.inference_mode():
+            expected = network(picture[None, :, :side, :side])
+        assert (engine(picture[None, :, :side, :side]) - expected).abs().max() <= 1e-4, side
+
+
 def test_one_compiled_ahead_of_time_is_kept(network, monkeypatch):
     kind = usable("compile")
     first = kind(network, Place())
@@ -312,6 +323,54 @@ def test_a_signal_is_heard_after_openvino_has_let_go_of_several_models(tmp_path)
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "heard\n", "")
+
+
+_SCARCE = """
+import resource, sys
+import torch
+from relume.infer.choosing import make_ready
+from relume.infer.engines.base import Place
+from relume.models import zoo
+
+torch.set_num_threads(1)
+network = zoo.load("cfsr-x2")[0]
+engine = make_ready(network, engine=sys.argv[1], place=Place(threads=1))
+low = torch.rand(1, 3, 200, 200)
+with torch.no_grad():
+    whole = {side: network(low[..., :side, :side]) for side in (20, 60, 200)}
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
+for further in (0, 10, 20, 40, 70, 90, 120, 250):
+    now = int(open("/proc/self/status").read().split("VmSize:")[1].split()[0]) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (now + (further << 20), unlimited[1]))
+    found = {}
+    for side in (60, 200, 60, 20, 20):
+        try:
+            output = engine(low[..., :side, :side])
+        except (MemoryError, RuntimeError) as error:
+            output = str(error)
+        found.setdefault(side, []).append(output)
+    resource.setrlimit(resource.RLIMIT_AS, unlimited)
+    for side, outputs in found.items():
+        for output in outputs:
+            if isinstance(output, str):
+                print("failed", output)
+            elif output.shape != whole[side].shape or (output - whole[side]).abs().max() > 1e-4:
+                print("wrong", tuple(output.shape), side)
+assert (engine(low) - whole[200]).abs().max() < 1e-4
+print("right")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of address space")
+@pytest.mark.parametrize("name", QUICK)
+def test_where_memory_runs_out_an_engine_says_so_and_recovers(name):
+    usable(name)
+    done = subprocess.run([sys.executable, "-c", _SCARCE, name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *failed, last = done.stdout.splitlines()
+    assert last == "right"
+    assert not [line for line in failed if line.startswith("wrong")]
+    assert failed or name == "native"  # which works on a few rows at a time
 
 
 def test_ncnn_through_vulkan(network):

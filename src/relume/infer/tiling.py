@@ -135,6 +135,11 @@ class Tiler:
     def _tile(self, window: Window, rows: _Part, columns: _Part) -> Tensor:
         (top, bottom), (left, right) = rows.outer(self._halo), columns.outer(self._halo)
         output = self._run(window(top, bottom, left, right))
+        height, width = bottom - top, right - left
+        if output.shape[-2:] != (height * self._scale, width * self._scale):
+            raise ValueError(
+                f"a tile of {width} x {height} gave {tuple(output.shape)} at scale {self._scale}"
+            )
         return output[..., self._slice(rows.inner, top), self._slice(columns.inner, left)].float().cpu()
 
     def _slice(self, span: tuple[int, int], offset: int) -> slice:

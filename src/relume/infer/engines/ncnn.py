@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +19,12 @@ from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import digest
 from relume.nn.network import Network
 
+if TYPE_CHECKING:
+    import ncnn
+
 INPUT, OUTPUT = "in0", "out0"
+_NO_MEMORY = -100
+"""What a layer returns when memory runs out."""
 
 
 class NcnnEngine(Engine):
@@ -53,33 +59,47 @@ class NcnnEngine(Engine):
                 raise EngineError("no Vulkan device is to be found; install its driver, or use --device cpu")
             if not index.isdecimal() or int(index) >= count:
                 raise EngineError(f"there is no {place.device}; Vulkan devices: {count}")
-        param, weights = files or kept(network)
-        self._ncnn = ncnn
-        self._net = ncnn.Net()
-        options = self._net.opt
-        options.num_threads = place.threads
-        options.use_vulkan_compute = on_gpu
-        half = place.precision == "fp16"
+        self._param, self._weights = files or kept(network)
+        self._ncnn, self._vulkan = ncnn, int(index) if on_gpu else None
+        try:
+            self._net = self._open()
+        except EngineError:
+            if not files:
+                self._param.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
+            raise
+
+    def _open(self) -> ncnn.Net:
+        net = self._ncnn.Net()
+        options = net.opt
+        options.num_threads = self.place.threads
+        options.use_vulkan_compute = self._vulkan is not None
+        half = self.place.precision == "fp16"
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
         options.use_bf16_storage = False
-        if on_gpu:
-            self._net.set_vulkan_device(int(index))
-        if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
-            if not files:
-                param.unlink(missing_ok=True)  # damaged, perhaps; the next try makes it anew
-            raise EngineError(f"ncnn cannot load {param}")
+        if self._vulkan is not None:
+            net.set_vulkan_device(self._vulkan)
+        if net.load_param(str(self._param)) or net.load_model(str(self._weights)):
+            raise EngineError(f"ncnn cannot load {self._param}")
+        return net
 
     def __call__(self, low: Tensor) -> Tensor:
         return torch.stack([self._one(picture) for picture in low])
 
     def _one(self, picture: Tensor) -> Tensor:
         extractor = self._net.create_extractor()
+        pixels = picture.contiguous().numpy()  # named, as ncnn's matrix does not keep it
         # Cloned: ncnn's matrices begin each channel at an aligned place.
-        extractor.input(INPUT, self._ncnn.Mat(picture.contiguous().numpy()).clone())
+        extractor.input(INPUT, self._ncnn.Mat(pixels).clone())
         failed, output = extractor.extract(OUTPUT)
-        if failed:
-            raise EngineError("ncnn failed on this tile, perhaps for want of memory; choose a smaller --tile")
-        return torch.from_numpy(np.array(output))
+        if not failed:
+            return torch.from_numpy(np.array(output))
+        del extractor, output
+        # What it could not allocate it counts as lent out, and complains of on stderr when it is released.
+        with silent_stderr():
+            self._net = self._open()
+        if failed == _NO_MEMORY:
+            raise MemoryError("ncnn ran out of memory")
+        raise EngineError(f"ncnn failed on this tile ({failed}); use --engine torch")
 
 
 def kept(network: Network) -> tuple[Path, Path]:

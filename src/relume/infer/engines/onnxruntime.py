@@ -12,6 +12,8 @@ from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import INPUT, kept
 from relume.nn.network import Network
 
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+
 
 class OnnxRuntimeEngine(Engine):
     """Runs the model's ONNX file by ONNX Runtime.
@@ -34,7 +36,7 @@ class OnnxRuntimeEngine(Engine):
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = place.threads
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4  # errors are raised
         provider = "CUDAExecutionProvider" if place.device.startswith("cuda") else "CPUExecutionProvider"
         if provider not in runtime.get_available_providers():
             raise EngineError(f"this ONNX Runtime has no {provider}; use --device cpu")
@@ -49,11 +51,15 @@ class OnnxRuntimeEngine(Engine):
 
     def __call__(self, low: Tensor) -> Tensor:
         # One picture at a time: the exported graph has a batch of one.
-        parts = [
-            torch.from_numpy(self._session.run(None, {INPUT: picture[None].contiguous().numpy()})[0])
-            for picture in low
-        ]
-        return torch.cat(parts)
+        return torch.cat([self._one(picture[None]) for picture in low])
+
+    def _one(self, picture: Tensor) -> Tensor:
+        try:
+            return torch.from_numpy(self._session.run(None, {INPUT: picture.contiguous().numpy()})[0])
+        except Exception as error:
+            if any(words in str(error) for words in _NO_MEMORY):
+                raise MemoryError(str(error)) from error
+            raise
 
 
 ENGINE = OnnxRuntimeEngine
