@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from relume.core.errors import DataError
-from relume.data.benchmarks import find_pairs
+from relume.data.benchmarks import Damage, find_pairs
+from relume.data.degradations.bsrgan import BSRGANConfig
 from relume.nn.resize import imresize_uint8
 
 
@@ -36,6 +37,27 @@ def test_plain_folder_is_cut_from_the_top_left_and_made_low(tmp_path):
     assert torch.equal(pair.high, levels[:, :12, :16].float() / 255)
     assert torch.equal(pair.low, imresize_uint8(levels[:, :12, :16], height=3, width=4).float() / 255)
     assert pair.high_sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
+
+
+def test_low_pictures_can_be_made_by_a_degradation_each_by_its_own_seed(tmp_path):
+    high = _save(tmp_path / "a.png", 82, 91)
+    _save(tmp_path / "b.png", 82, 91)  # the same picture, damaged otherwise
+    degradation = BSRGANConfig().build(2)
+    first, second = find_pairs(tmp_path, scale=2, damage=Damage(function=degradation, seed=5))
+    margin = degradation.margin
+    assert margin > 0
+    generator = torch.Generator().manual_seed(5)
+    expected = degradation(high[None, :, :, :90].float() / 255, generator=generator)[0]
+    expected = expected.mul(255).round().div(255)[:, margin:-margin, margin:-margin]
+    assert torch.equal(first.low, expected)
+    assert torch.equal(first.high, high[:, 2 * margin : 82 - 2 * margin, 2 * margin : 90 - 2 * margin] / 255)
+    assert not torch.equal(first.low, second.low)
+    again = find_pairs(tmp_path, scale=2, damage=Damage(function=degradation, seed=5)).told("bsrgan")
+    assert torch.equal(again[1].low, second.low)
+    assert again[0].set_name == f"{tmp_path.name} (bsrgan)"
+    _save(tmp_path / "c.png", 20, 90)
+    with pytest.raises(DataError, match=r"c\.png is 90×20 pixels, but this degradation needs 34×34 at ×2"):
+        find_pairs(tmp_path, scale=2, damage=Damage(function=degradation))[2]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,23 @@ def test_models_of_one_channel_are_measured_on_what_users_get(desk, of):
     assert entry["psnr"] == pytest.approx(sum(figures) / 2, abs=1e-3)
 
 
+def test_a_model_is_measured_on_pictures_that_are_damaged_alike_each_time(desk):
+    arguments = ["tiny.safetensors", "--data", "set", "--degradation", "bsrgan", "--seed", "3"]
+    for name in ("first", "second"):
+        done = evaluate(desk, *arguments, "--set", "margin=2", "-o", name)
+    title = "set (bsrgan, seed 3, margin=2)"
+    first, second = (
+        json.loads((desk / name / "tiny-sr-y-bsrgan-3.json").read_text()) for name in ("first", "second")
+    )
+    assert [entry["set"] for entry in first["sets"]] == [title]
+    assert first["model"]["inputs"]["margin"] == 2
+    assert [row["psnr"] for row in first["pictures"]] == [row["psnr"] for row in second["pictures"]]
+    evaluate(desk, "tiny.safetensors", "--data", "set")
+    (clean,) = json.loads((desk / "evaluation" / "tiny-sr-y.json").read_text())["sets"]
+    assert clean["bicubic_psnr"] != first["sets"][0]["bicubic_psnr"]
+    assert done.stderr == ""
+
+
 def test_a_broken_picture_is_named(desk):
     (desk / "set" / "b.png").write_bytes(b"no picture at all")
     done = evaluate(desk, "tiny.safetensors", "--data", "set", expect=1)

@@ -1,13 +1,19 @@
 """The recipe for photos of unknown damage: a run that starts from plain weights and leaves a slider."""
 
+import json
+
 import pytest
 import torch
 
 from relume.core.checkpoints import Header, write_checkpoint
-from relume.core.errors import ConfigError
+from relume.core.errors import ConfigError, DataError
 from relume.core.pictures import Picture, write
+from relume.data.benchmarks import Damage, find_pairs
+from relume.data.degradations.bsrgan import BSRGANConfig
+from relume.measures.protocols import protocol
 from relume.models import zoo
 from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
+from relume.nn.resize import enlarge_bicubic
 from relume.recipes.runner import Run, find_recipe
 
 TINY = {"network.width": 8, "network.depths": [1], "network.kernel_size": 3, "threads": 1, "data.batch": 2,
@@ -59,11 +65,27 @@ def test_a_photo_network_does_not_start_from_one_that_fits_nowhere(photos, tmp_p
 
 def test_a_run_in_progress_keeps_best_weights_that_load(photos, tmp_path):
     (tmp_path / "set").mkdir()
-    write(Picture(pixels=torch.rand(3, 40, 40)), tmp_path / "set" / "a.png")
+    write(Picture(pixels=torch.rand(3, 80, 80)), tmp_path / "set" / "a.png")
     changes = {"start": None, "validation.folder": str(tmp_path / "set"), "validate_every": 1, **JUDGE}
     train("cfsr-x2-photo", photos, tmp_path / "run", **changes)
+    # Measured on what the recipe's damage leaves of it.
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    damage = Damage(function=BSRGANConfig().build(2))
+    (pair,) = find_pairs(tmp_path / "set", scale=2, damage=damage)
+    bicubic = protocol("sr-y").measure(enlarge_bicubic(pair.low, scale=2), pair.high, 2)
+    assert last["validation"]["psnr_bicubic"] == pytest.approx(bicubic["psnr"])
     network, header = zoo.load(tmp_path / "run" / "best.safetensors")
     assert header.steps == network.steps == ("reparameterise", "tunable")
+
+
+def test_pictures_too_small_to_be_measured_are_refused_before_the_run(photos, tmp_path):
+    (tmp_path / "set").mkdir()
+    write(Picture(pixels=torch.rand(3, 40, 40)), tmp_path / "set" / "a.png")
+    with pytest.raises(DataError, match=r"a\.png is 8×8 pixels .* sr-y needs 15 a side"):
+        train(
+            "cfsr-x2-blind", photos, tmp_path / "run",
+            **{"start": None, "validation.folder": str(tmp_path / "set")},
+        )  # fmt: skip
 
 
 def test_variants_of_one_config_are_told_apart_by_their_surgery():

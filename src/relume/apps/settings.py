@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relume.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from relume.data.degradations.base import DegradationConfig
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
@@ -28,6 +31,20 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):  # beside what is no JSON: numbers too long, lists too deep
             values[name] = value
     return values
+
+
+def parse_degradation(name: str, settings: Iterable[str]) -> DegradationConfig:
+    """Return a degradation by its name, with what `--set` says of it.
+
+    Raises:
+        UnknownNameError: no such degradation; the nearest is named.
+        ConfigError: a setting does not fit it.
+    """
+    from relume.core.choices import ChosenFrom
+
+    chosen: type[DegradationConfig] = ChosenFrom("relume.data.degradations", "degradation").named(name)  # type: ignore[assignment]  # a package of degradations holds no other configs
+    where = f"degradation {name}"
+    return chosen.parse({"name": name}, where=where).override(parse_settings(settings), where=where)
 
 
 _UNITS = {"b": 1} | {

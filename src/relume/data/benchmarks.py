@@ -9,7 +9,8 @@ Layouts understood, for a folder DIR:
 
 The high picture is cut to a multiple of the scale from the top left, as MATLAB's `modcrop` scripts do.
 A low picture that is not given is made from it with MATLAB's bicubic on 8 bits; at scale 1, where it is
-what a model repairs, it must be given.
+what a model repairs, it must be given. Or all of them are made by a degradation, each by a seed of its own;
+what that makes near a border from the border alone is cut off both pictures.
 
 Gray pictures (one of Set14 is) are replicated to three channels, as the loaders of BasicSR and its
 heirs do, since most models want RGB. So a gray picture is measured as RGB; see `measures/protocols.py`.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, overload
 
@@ -32,6 +33,7 @@ from torch import Tensor
 from relume.core.checkpoints import file_sha256
 from relume.core.errors import DataError
 from relume.core.pictures import pictures_in, read
+from relume.data.degradations.base import Degradation
 from relume.nn.resize import imresize_uint8
 
 _LAYOUTS = "pictures in it, HR/ with optional LR_bicubic/X{scale}/, or folders of these kinds"
@@ -63,14 +65,62 @@ class Pair:
     high_sha256: str
     low_sha256: str | None
 
+    def refuse_smaller(self, side: int, *, needed_by: str) -> None:
+        """See whether both sides of the high picture have so many pixels.
+
+        Raises:
+            DataError: they do not.
+        """
+        height, width = self.high.shape[-2:]
+        if min(height, width) < side:
+            raise DataError(
+                f"{self.high_path} is {width}×{height} pixels once it is cut to what can be compared; "
+                f"{needed_by} needs {side} a side, so leave it out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What makes low pictures from high ones.
+
+    Attributes:
+        function: the degradation, for the pairs' scale.
+        seed: of a set's first picture; the next has the next number.
+    """
+
+    function: Degradation
+    seed: int = 0
+
+    def apply(self, high: Tensor, *, scale: int, path: Path) -> tuple[Tensor, Tensor]:
+        """Return the low picture of `3 H W` in uint8, and what is left of the high one.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        margin = self.function.margin
+        least = scale * (2 * margin + 1)
+        if min(high.shape[-2:]) < least:
+            raise DataError(
+                f"{path} is {high.shape[-1]}×{high.shape[-2]} pixels, but this degradation needs "
+                f"{least}×{least} at ×{scale}; leave it out"
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        (low,) = self.function(high[None].float() / 255, generator=generator)
+        return _inside(low.mul(255).round().to(torch.uint8), margin), _inside(high, margin * scale)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Where one pair lies: its set, its high picture, and its low picture where one is given."""
+    """Where one pair lies: its set, its high picture, and its low picture where one is given.
+
+    Attributes:
+        damage: what makes the low picture where none is given; None: MATLAB's bicubic.
+    """
 
     set_name: str
     high_path: Path
     low_path: Path | None
+    damage: Damage | None = None
 
     def load(self, *, scale: int) -> Pair:
         """Read both pictures, or read one and make the other.
@@ -81,7 +131,9 @@ class PairFiles:
         """
         high = _crop(_read_levels(self.high_path), scale, self.high_path)
         height, width = (side // scale for side in high.shape[-2:])
-        if self.low_path is None:
+        if self.damage is not None:
+            low, high = self.damage.apply(high, scale=scale, path=self.high_path)
+        elif self.low_path is None:
             low = imresize_uint8(high, height=height, width=width)
         else:
             low = _read_levels(self.low_path)
@@ -115,6 +167,13 @@ class BenchmarkPairs(Sequence[Pair]):
         self.files = tuple(files)
         self.scale = scale
 
+    def told(self, condition: str) -> BenchmarkPairs:
+        """Return the same pairs, their sets' names followed by what figures hold for, if anything."""
+        if not condition:
+            return self
+        files = (replace(each, set_name=f"{each.set_name} ({condition})") for each in self.files)
+        return BenchmarkPairs(tuple(files), scale=self.scale)
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -132,7 +191,12 @@ class BenchmarkPairs(Sequence[Pair]):
 
 
 def find_pairs(
-    folder: Path, *, scale: int, always_make_low: bool = False, name: str | None = None
+    folder: Path,
+    *,
+    scale: int,
+    always_make_low: bool = False,
+    name: str | None = None,
+    damage: Damage | None = None,
 ) -> BenchmarkPairs:
     """Find the benchmark sets of a folder; see the top of this file for the layouts understood.
 
@@ -143,6 +207,7 @@ def find_pairs(
         scale: how many times larger the high pictures are, from 1.
         always_make_low: make every low picture, even where one is given.
         name: what to call the set, where the folder is one and is called otherwise.
+        damage: makes every low picture, even where one is given; picture i of a set is drawn by `seed + i`.
 
     Returns:
         The pairs, in order; at least one.
@@ -164,7 +229,7 @@ def find_pairs(
     files = [
         pair
         for inner in sets
-        for pair in _set_files(inner, name or inner.resolve().name, scale, always_make_low)
+        for pair in _set_files(inner, name or inner.resolve().name, scale, always_make_low, damage)
     ]
     if not files:
         raise DataError(f"no pictures in {folder}; understood are: {_LAYOUTS}")
@@ -179,7 +244,14 @@ def _high_folder(folder: Path) -> Path:
     return folder / "HR" if (folder / "HR").is_dir() else folder
 
 
-def _set_files(folder: Path, name: str, scale: int, always_make_low: bool) -> Iterator[PairFiles]:
+def _set_files(
+    folder: Path, name: str, scale: int, always_make_low: bool, damage: Damage | None
+) -> Iterator[PairFiles]:
+    if damage is not None:
+        for index, high_path in enumerate(pictures_in(_high_folder(folder))):
+            own = replace(damage, seed=damage.seed + index)
+            yield PairFiles(set_name=name, high_path=high_path, low_path=None, damage=own)
+        return
     low_folder = folder / "LR_bicubic" / f"X{scale}"
     given = (folder / "HR").is_dir() and low_folder.is_dir() and not always_make_low
     low_paths = pictures_in(low_folder) if given else []
@@ -210,6 +282,11 @@ def _read_levels(path: Path) -> Tensor:
     pixels = read(path).pixels
     levels = pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
     return levels.expand(3, -1, -1).contiguous()
+
+
+def _inside(levels: Tensor, margin: int) -> Tensor:
+    height, width = levels.shape[-2:]
+    return levels[:, margin : height - margin, margin : width - margin]
 
 
 def _crop(high: Tensor, scale: int, path: Path) -> Tensor:

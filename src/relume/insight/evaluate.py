@@ -200,13 +200,7 @@ def write_json(evaluation: Evaluation, path: Path, *, model: Mapping[str, Any]) 
 
 
 def _measure(upscale: Upscale, pair: Pair, scale: int, protocol: Protocol) -> Row:
-    smallest = protocol.smallest_side(scale)
-    if min(pair.high.shape[-2:]) < smallest:
-        height, width = pair.high.shape[-2:]
-        raise DataError(
-            f"{pair.high_path} is {width}×{height} pixels once cut to a multiple of {scale}; "
-            f"{protocol.name} needs {smallest} a side, so leave it out"
-        )
+    pair.refuse_smaller(protocol.smallest_side(scale), needed_by=protocol.name)
     with torch.inference_mode():
         start = time.perf_counter()
         # Moving to the CPU waits for the device, so the time is the whole time.

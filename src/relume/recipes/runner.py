@@ -20,6 +20,7 @@ from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
 from relume.core.machine import processor_name, versions
+from relume.data.benchmarks import Damage
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -121,13 +122,17 @@ class Run:
                     f"choose another --start, or --start none"
                 )
         _freeze(self.network, recipe.frozen)
+        degradation = recipe.degradation.build(scale)
         source_of_batches = PairLoader(
-            self.photos, recipe.data, recipe.degradation.build(scale), scale=scale,
+            self.photos, recipe.data, degradation, scale=scale,
             channels=self.network.contract.channels, luma=self.network.contract.luma, seed=recipe.seed,
         )  # fmt: skip
         validate = None
         if recipe.validation.folder is not None:
-            validate = Validation(recipe.validation, contract=self.network.contract, folder=folder)
+            damage = Damage(function=degradation) if recipe.validation.damaged else None
+            validate = Validation(
+                recipe.validation, contract=self.network.contract, folder=folder, damage=damage
+            )
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from relume.core.config import Config
 from relume.core.contract import Contract
 from relume.core.sheets import contact_sheet, save_sheet
-from relume.data.benchmarks import find_pairs
+from relume.data.benchmarks import Damage, find_pairs
 from relume.measures.protocols import protocol
 from relume.nn.channels import run_picture
 from relume.nn.resize import enlarge_bicubic
@@ -27,6 +27,8 @@ class ValidationConfig(Config):
         pictures: how many of the set are saved as pictures, beside bicubic and target.
         best: the figure that decides which weights are best.
         lowest: whether the lowest of it is best, rather than the highest.
+        damaged: whether its low pictures are made by the recipe's degradation, each time alike, rather than
+            given or shrunk by bicubic.
     """
 
     folder: Path | None = None
@@ -34,6 +36,7 @@ class ValidationConfig(Config):
     pictures: NonNegativeInt = 2
     best: str = "psnr"
     lowest: bool = False
+    damaged: bool = False
 
 
 class Validation:
@@ -45,16 +48,21 @@ class Validation:
         config: the set and the protocol; its folder must be given.
         contract: the network's.
         folder: the run's folder.
+        damage: what makes low pictures, where the set is to be damaged.
 
     Raises:
         DataError: the set cannot be found or used.
     """
 
-    def __init__(self, config: ValidationConfig, *, contract: Contract, folder: Path) -> None:
+    def __init__(
+        self, config: ValidationConfig, *, contract: Contract, folder: Path, damage: Damage | None = None
+    ) -> None:
         assert config.folder is not None
         scale = contract.scale
-        self._pairs = list(find_pairs(config.folder, scale=scale))
+        self._pairs = list(find_pairs(config.folder, scale=scale, damage=damage))
         self._protocol = protocol(config.protocol)
+        for pair in self._pairs:
+            pair.refuse_smaller(self._protocol.smallest_side(scale), needed_by=self._protocol.name)
         self._contract = contract
         self._folder = folder / "pictures"
         self._pictures = config.pictures

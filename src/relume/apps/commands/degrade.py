@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from relume.core.pictures import Picture
-    from relume.data.degradations.base import Degradation, DegradationConfig
+    from relume.data.degradations.base import Degradation
 
 _ENLARGING = 4
 """Scale where none is named, of degradations that make pictures smaller."""
@@ -144,13 +144,10 @@ def _damage(name: str, settings: list[str], scale: int | None) -> Damage:
         UnknownNameError: no such degradation; the nearest is named.
         ConfigError: a setting or the scale does not fit it.
     """
-    from relume.apps.settings import parse_settings
-    from relume.core.choices import ChosenFrom
+    from relume.apps.settings import parse_degradation
 
-    chosen: type[DegradationConfig] = ChosenFrom("relume.data.degradations", "degradation").named(name)  # type: ignore[assignment]  # a package of degradations holds no other configs
-    where = f"degradation {name}"
-    config = chosen.parse({"name": name}, where=where).override(parse_settings(settings), where=where)
-    fitting = scale or (1 if chosen.keeps_size else _ENLARGING)
+    config = parse_degradation(name, settings)
+    fitting = scale or (1 if config.keeps_size else _ENLARGING)
     return Damage(name, fitting, config.build(fitting))
 
 

@@ -30,6 +30,19 @@ def evaluate(
     make_low: Annotated[
         bool, typer.Option("--make-low", help="Make the small inputs even where they are given.")
     ] = False,
+    degradation: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the inputs by this damage, as relume degrade does, even where some are given: bsrgan …"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the degradation; may be repeated.")
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**62, help="Of the degradation on a set's first picture; then one more."),
+    ] = 0,
     tile: Annotated[int, typer.Option(min=0, help="Tile side in input pixels; 0: whole pictures.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
     strength: Annotated[
@@ -41,21 +54,34 @@ def evaluate(
 ) -> None:
     """Measure a model on pictures whose originals are known, beside bicubic."""
     from relume.apps.face import load
-    from relume.data.benchmarks import find_pairs
+    from relume.apps.settings import parse_degradation
+    from relume.core.errors import ConfigError
+    from relume.data.benchmarks import Damage, find_pairs
     from relume.insight.evaluate import evaluate as measure
     from relume.insight.evaluate import write_csv, write_json
     from relume.measures.protocols import protocol as find_protocol
 
     chosen = find_protocol(protocol)
+    if settings and degradation is None:
+        raise ConfigError("--set tells how to damage pictures; name the damage with --degradation")
+    damaging = parse_degradation(degradation, settings or []) if degradation is not None else None
     restorer = load(name, device=device, strength=strength)
+    damage = Damage(function=damaging.build(restorer.scale), seed=seed) if damaging else None
+    told = [f"{degradation}, seed {seed}", *(settings or [])] if damaging else []
+    if strength is not None:
+        told.append(f"strength {strength:g}")
     found = [
-        find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called)
+        find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called, damage=damage).told(
+            ", ".join(told)
+        )
         for called, folder in map(_set_and_folder, data)
     ]
     _refuse_same_names(found)
     stem = f"{Path(name).stem}-{protocol}"
     if strength is not None:
         stem += f"-strength-{strength:g}"
+    if degradation is not None:
+        stem += f"-{degradation}-{seed}"
     _check_outputs(output, Path(name) if record else None)
     total = sum(len(pairs) for pairs in found)
     with progress_bar() as bar:
@@ -70,9 +96,12 @@ def evaluate(
             scale=restorer.scale, protocol=chosen, progress=advance,
         )  # fmt: skip
     out.print(_table(result, restorer.name))
+    facts = _facts(name, restorer, strength, tile)
+    if damaging:
+        facts["inputs"] = {**damaging.model_dump(mode="json"), "seed": seed}
     output.mkdir(exist_ok=True)
     write_csv(result, output / f"{stem}.csv")
-    write_json(result, output / f"{stem}.json", model=_facts(name, restorer, strength, tile))
+    write_json(result, output / f"{stem}.json", model=facts)
     out.print(f"written: {output / stem}.csv and {output / stem}.json", markup=False)
     if record:
         _record(Path(name), result)
