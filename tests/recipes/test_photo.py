@@ -78,6 +78,18 @@ def test_a_run_in_progress_keeps_best_weights_that_load(photos, tmp_path):
     assert header.steps == network.steps == ("reparameterise", "tunable")
 
 
+def test_the_memory_that_a_discriminator_takes_is_counted(photos, tmp_path):
+    def estimated(**changes):
+        changes = {**TINY, "data.folders": [str(photos)], "start": None, **changes}
+        recipe = find_recipe("cfsr-x2-photo", "cpu").override(changes, where="recipe")
+        run = Run(recipe, tmp_path / "run", command="test")
+        return run.demand.activations
+
+    narrow, wide = (estimated(**{"objective.adversarial.discriminator.width": width}) for width in (4, 16))
+    # Its activations grow with its width; beside them the network's own are small.
+    assert wide > 2 * narrow
+
+
 def test_pictures_too_small_to_be_measured_are_refused_before_the_run(photos, tmp_path):
     (tmp_path / "set").mkdir()
     write(Picture(pixels=torch.rand(3, 40, 40)), tmp_path / "set" / "a.png")

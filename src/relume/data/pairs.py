@@ -99,6 +99,13 @@ class PairLoader:
         )
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 
+    def some(self, count: int) -> Batch:
+        """Return the first pairs as one batch, made here and now."""
+        pairs = [self._pairs[index] for index in range(count)]
+        return {
+            name: _ready(torch.stack([torch.as_tensor(pair[name]) for pair in pairs])) for name in pairs[0]
+        }
+
     def batches(
         self, first: int, last: int, *, rank: int = 0, world: int = 1, device: torch.device = _CPU
     ) -> Iterator[Batch]:

@@ -35,6 +35,9 @@ from relume.train.observers import Curve, JsonLog, tensorboard_log
 from relume.train.state import numbered_paths, read_progress
 from relume.train.validation import Validation
 
+_TRIED = 2
+"""Patches on which a step's demand is counted; some objectives compare one with another."""
+
 _LEAST_TAKEN_OVER = 0.5
 """Below this share of a network's parameter tensors, a start is surely not what was meant."""
 
@@ -155,8 +158,7 @@ class Run:
         )
         world = self.loop.accelerator.num_processes
         _refuse_uneven(recipe, world)
-        patch = torch.zeros(1, self.network.contract.channels, recipe.data.patch, recipe.data.patch)
-        self.demand = demand(self.loop.stepper.holdings, patch, precision=recipe.precision)
+        self.demand = demand(self.loop.stepper, source_of_batches.some(_TRIED))
         self.memory = self.demand.memory(recipe.data.batch // world // recipe.accumulate)
         _refuse_lack_of_memory(self.memory, self.loop)
 

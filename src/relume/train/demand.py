@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from relume.core.machine import free_memory, peak_memory
 from relume.nn.network import count_parameters
 from relume.train.loop import Loop
+from relume.train.objectives.base import Partnered
 from relume.train.state import Holdings
+from relume.train.stepping import Stepper
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Demand:
 
     Attributes:
         macs: multiply-accumulates of the training form on one patch.
-        activations: bytes that one patch leaves for the backward pass.
+        activations: bytes that one patch leaves for the backward pass, in the network and in all that the
+            objective runs beside it.
         state: bytes of weights, gradients, optimiser and running mean.
     """
 
@@ -35,24 +39,37 @@ class Demand:
         return self.state + self.activations * patches
 
 
-def demand(holdings: Holdings, patch: Tensor, *, precision: str) -> Demand:
+def demand(stepper: Stepper, batch: Mapping[str, Tensor]) -> Demand:
     """Count what a patch asks for; neither weights, buffers nor random numbers change.
 
     Args:
-        holdings: the networks, on their device.
-        patch: `1 C H W`.
-        precision: as in `LoopConfig`.
+        stepper: the networks and the objective, on their device.
+        batch: as the objective gets it, a few patches.
     """
-    network = holdings.networks["network"]
-    device = next(network.parameters()).device
-    buffers = [buffer.clone() for buffer in network.buffers()]
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    holdings, objective = stepper.holdings, stepper.objective
+    network, device = stepper.network, stepper.accelerator.device
+    batch = {name: values.to(device) for name, values in batch.items()}
+    patches = len(batch["input"])
+    buffers = [buffer for module in holdings.networks.values() for buffer in module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            macs, activations = _forward(network.train(), patch.to(device), mixed=precision != "fp32")
+            network.train()
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network(batch["input"])
+            held = _Held(holdings)
+            with held, stepper.mixed():
+                losses = objective(network, batch)
+            kept = held.bytes
+            del losses
+            if isinstance(objective, Partnered):
+                held = _Held(holdings)
+                with held, stepper.mixed():
+                    objective.partner_losses(holdings.networks["partner"])
+                kept = max(kept, held.bytes)
         finally:
-            for buffer, before in zip(network.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
     state = 0
     for module in holdings.networks.values():
         for value in module.parameters():
@@ -60,29 +77,27 @@ def demand(holdings: Holdings, patch: Tensor, *, precision: str) -> Demand:
             state += value.nbytes * (4 if value.requires_grad else 1)
         state += 2 * sum(buffer.nbytes for buffer in module.buffers())
     state += sum(value.nbytes for value in holdings.average.mean.values())
-    return Demand(macs, activations, state)
+    return Demand(counter.get_total_flops() // 2 // patches, kept // patches, state)
 
 
-def _forward(network: nn.Module, patch: Tensor, *, mixed: bool) -> tuple[int, int]:
-    """Return multiply-accumulates and the bytes kept for the backward pass."""
-    weights = {value.untyped_storage().data_ptr() for value in network.parameters()}
-    kept: dict[int, int] = {}
+class _Held(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that are kept for the backward pass, without those of weights."""
 
-    def pack(tensor: Tensor) -> Tensor:
+    def __init__(self, holdings: Holdings) -> None:
+        self._known = {
+            value.untyped_storage().data_ptr()
+            for module in holdings.networks.values()
+            for value in module.parameters()
+        }
+        self.bytes = 0
+        super().__init__(self._pack, lambda tensor: tensor)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
         return tensor  # held, so that no other tensor gets its address
-
-    counter = FlopCounterMode(display=False)
-    with (
-        counter,
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast(patch.device.type, torch.bfloat16, enabled=mixed),
-    ):
-        output = network(patch)
-    del output
-    return counter.get_total_flops() // 2, sum(kept.values())
 
 
 def memory_left(device: torch.device) -> int | None:

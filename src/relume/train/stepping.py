@@ -174,7 +174,7 @@ class Stepper:
                     some = [mean / parts for mean in self._recording.noted()]
                     noted = [a + b for a, b in zip(noted, some, strict=True)] if index else some
                 if self._partnered:
-                    with self._mixed():
+                    with self.mixed():
                         partner = self._partnered.partner_losses(self._wrapped["partner"])
                     self._backward(partner["loss"] / parts)
                     losses |= {
@@ -197,7 +197,7 @@ class Stepper:
 
     def _judged(self, part: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
         partner = self.holdings.networks.get("partner")
-        with _without_gradient(partner), self._mixed():
+        with _without_gradient(partner), self.mixed():
             losses = self.objective(self._wrapped["network"], part)
         self._backward(losses["loss"] / parts)
         return dict(losses)
@@ -205,7 +205,8 @@ class Stepper:
     def _backward(self, loss: Tensor) -> None:
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
-    def _mixed(self) -> torch.autocast:
+    def mixed(self) -> torch.autocast:
+        """Return the context in which losses are computed: the precision of the settings."""
         # Not accelerate's autocast, which would stay on the network and colour its validation as well.
         precision = self.config.precision
         return torch.autocast(self.accelerator.device.type, _TYPES[precision], enabled=precision != "fp32")

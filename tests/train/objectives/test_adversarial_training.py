@@ -86,7 +86,7 @@ def test_a_teacher_and_an_encoder_by_name_are_learnt_from(photos, tmp_path):
     )
 
 
-def test_a_patch_too_small_for_a_loss_ends_the_run_in_a_line(photos, tmp_path):
-    run = prepare(photos, tmp_path / "run", {"objective": "weighted", "objective.parts": ["ms-ssim"]})
+def test_a_patch_too_small_for_a_loss_is_refused_before_the_run(photos, tmp_path):
     with pytest.raises(ConfigError, match="176 pixels a side, got 32×32; set its scales to 2"):
-        run.train()
+        prepare(photos, tmp_path / "run", {"objective": "weighted", "objective.parts": ["ms-ssim"]})
+    assert not (tmp_path / "run").exists()

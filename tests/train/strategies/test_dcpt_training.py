@@ -75,10 +75,9 @@ def test_a_stopped_pretraining_goes_on_as_if_left_alone(photos, tmp_path):
     assert all(torch.equal(alone[name], stopped[name]) for name in alone)
 
 
-def test_a_degradation_that_does_not_tell_ends_the_run_in_a_line(photos, tmp_path):
-    run = prepare(photos, tmp_path / "run", {**PRETRAIN, "degradation": "haze"})
+def test_a_degradation_that_does_not_tell_is_refused_before_the_run(photos, tmp_path):
     with pytest.raises(ConfigError, match="use a degradation that tells"):
-        run.train()
+        prepare(photos, tmp_path / "run", {**PRETRAIN, "degradation": "haze"})
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
