@@ -74,6 +74,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(desk):
     log = desk / "runs" / "cfsr-x2" / "log.jsonl"
     while not (log.exists() and log.stat().st_size) and process.poll() is None:
         time.sleep(0.05)
+    if os.name != "nt":
+        other = train(desk, *arguments, expect=1)
+        assert "error: another training is at work in runs/cfsr-x2; wait for it or choose" in other.stderr
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -104,6 +104,42 @@ def whole(path: Path, *, overwrite: bool = True, error: type[RelumeError] = Relu
             hidden.unlink(missing_ok=True)
 
 
+def take_alone(descriptor: int, busy: RelumeError) -> None:
+    """Keep other processes out that ask for the same file, for as long as it is open; not on Windows.
+
+    Args:
+        descriptor: of the file or folder.
+        busy: what is raised where another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise busy from None
+
+
+@contextmanager
+def alone_in(folder: Path, busy: RelumeError) -> Iterator[None]:
+    """Keep other processes out that ask for the same folder; not on Windows, where folders are not opened.
+
+    Args:
+        folder: the folder; nothing is left in it.
+        busy: what is raised where another process has it.
+    """
+    if os.name == "nt":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        take_alone(descriptor, busy)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _exists_error(path: Path) -> OutputExistsError:
     return OutputExistsError(
         f"{path}: exists already and was kept; allow overwriting (--overwrite) or choose another name"

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
+from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import Damage
 from relume.data.pairs import PairLoader
@@ -185,10 +186,15 @@ class Run:
             raise RelumeError(
                 f"cannot make the folder {self.folder}: {error.strerror}; choose another --run"
             ) from error
-        with _stopping_cleanly(self.loop):
-            averaged = self.loop.run()
-        if self.loop.accelerator.is_main_process:
-            self._write(self.weights_path, averaged, self.recipe.steps, finished=True)
+        main = self.loop.accelerator.is_main_process
+        busy = RelumeError(
+            f"another training is at work in {self.folder}; wait for it or choose another --run"
+        )
+        with alone_in(self.folder, busy) if main else nullcontext():
+            with _stopping_cleanly(self.loop):
+                averaged = self.loop.run()
+            if main:
+                self._write(self.weights_path, averaged, self.recipe.steps, finished=True)
         # Without this, several processes wait for each other for ever when they exit.
         self.loop.accelerator.end_training()
         return self.weights_path

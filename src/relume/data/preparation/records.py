@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from relume.core.errors import DataError, RelumeError
-from relume.core.files import reason, whole
+from relume.core.files import reason, take_alone, whole
 
 INDEX = "index.json"
 PIECES = "pieces"
@@ -113,7 +113,8 @@ class Journal:
         except OSError as error:
             raise RelumeError(f"{self.path}: cannot be written: {reason(error)}") from None
         try:
-            _take(self._file.fileno(), folder)
+            busy = f"another preparation is at work in {folder}; wait for it or choose another -o"
+            take_alone(self._file.fileno(), DataError(busy))
             self._read(folder)
         except BaseException:
             self._file.close()
@@ -188,24 +189,6 @@ class Journal:
             self.cuts[cut.source] = cut
         else:
             self.cuts.pop(line["dropped"], None)
-
-
-def _take(descriptor: int, folder: Path) -> None:
-    """Keep others from the same folder for as long as the file is open, where the system can (not Windows).
-
-    Raises:
-        DataError: another process has it.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DataError(
-            f"another preparation is at work in {folder}; wait for it or choose another -o"
-        ) from None
 
 
 def rows(
