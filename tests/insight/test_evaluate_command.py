@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -18,13 +19,14 @@ from relume.measures.protocols import protocol
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
 
+TINY = CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3)
+
 
 @pytest.fixture
 def desk(tmp_path):
     torch.manual_seed(0)
-    config = CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3)
-    header = Header(model="cfsr", variant=None, config=config.model_dump(mode="json"))
-    write_checkpoint(tmp_path / "tiny.safetensors", CFSR(config).state_dict(), header)
+    header = Header(model="cfsr", variant=None, config=TINY.model_dump(mode="json"))
+    write_checkpoint(tmp_path / "tiny.safetensors", CFSR(TINY).state_dict(), header)
     (tmp_path / "set").mkdir()
     for name in ("a", "b"):
         write(Picture(pixels=torch.rand(3, 33, 42)), tmp_path / "set" / f"{name}.png")
@@ -123,6 +125,44 @@ def test_a_model_is_measured_on_pictures_that_are_damaged_alike_each_time(desk):
     (clean,) = json.loads((desk / "evaluation" / "tiny-sr-y.json").read_text())["sets"]
     assert clean["bicubic_psnr"] != first["sets"][0]["bicubic_psnr"]
     assert done.stderr == ""
+
+
+def test_several_models_make_one_table_past_one_that_fails(desk):
+    shutil.copy(desk / "tiny.safetensors", desk / "other.safetensors")
+    (desk / "broken.safetensors").write_bytes(b"no weights")
+    names = ["tiny.safetensors", "broken.safetensors", "other.safetensors"]
+    done = evaluate(desk, *names, "--data", "set", "--plot", expect=1)
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "broken.safetensors" in error
+    board = desk / "evaluation"
+    assert {path.name for path in board.iterdir()} == {
+        f"leaderboard-sr-y{end}" for end in (".csv", ".md", ".png", "-plot.png")
+    }
+    with (board / "leaderboard-sr-y.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"bicubic", "tiny", "other"}
+    evaluate(desk, "tiny.safetensors", "--data", "set", "-o", "alone")
+    (entry,) = json.loads((desk / "alone" / "tiny-sr-y.json").read_text())["sets"]
+    assert float(rows["tiny"]["set psnr"]) == pytest.approx(entry["psnr"], abs=1e-4)
+    assert rows["tiny"]["parameters"] == str(sum(value.numel() for value in CFSR(TINY).parameters()))
+    assert "tiny" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a model or a weights file, or take --all"),
+        (["tiny.safetensors", "--plot"], "--plot draws several models"),
+        (["tiny.safetensors", "cfsr-x2", "--record"], "--record is for one model"),
+        (["tiny.safetensors", "--set", "a=1"], "--set tells how to damage pictures"),
+        (["tiny.safetensors", "--degradation", "haze"], "keeps the size"),
+        (["tiny.safetensors", "--degradation", "bsrgam"], "did you mean 'bsrgan'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(desk, arguments, message):
+    done = evaluate(desk, *arguments, "--data", "set", expect=1)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
 
 
 def test_a_broken_picture_is_named(desk):

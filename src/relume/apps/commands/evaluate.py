@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from relume.apps.console import out, progress_bar
+from relume.apps.console import out, printable, say, say_error
+from relume.core.errors import RelumeError
 
 if TYPE_CHECKING:
-    from relume.data.benchmarks import BenchmarkPairs
+    from relume.apps.evaluating import Way
     from relume.infer.restorer import Restorer
-    from relume.insight.evaluate import Evaluation, Row
+    from relume.insight.evaluate import Evaluation
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(help="A model from `relume models`, or a weights file.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models from `relume models`, or weights files; several make one table."),
+    ] = None,
+    *,
     data: Annotated[
         list[str],
         typer.Option("--data", help="Folder of a set or of several, or NAME=FOLDER; may be repeated."),
@@ -48,93 +53,93 @@ def evaluate(
     strength: Annotated[
         float | None, typer.Option(help="0 (weak) to 1 (strong), for models that have that choice.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every model that comes with weights, in one table.")
+    ] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="With several models: also draw PSNR over time and size.")
+    ] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Also write the sets' figures into the weights file's header.")
     ] = False,
 ) -> None:
-    """Measure a model on pictures whose originals are known, beside bicubic."""
-    from relume.apps.face import load
-    from relume.apps.settings import parse_degradation
-    from relume.core.errors import ConfigError
-    from relume.data.benchmarks import Damage, find_pairs
-    from relume.insight.evaluate import evaluate as measure
+    """Measure models on pictures whose originals are known, beside bicubic."""
+    from relume.apps.evaluating import Way, measured, set_and_folder, with_weights
     from relume.insight.evaluate import write_csv, write_json
     from relume.measures.protocols import protocol as find_protocol
 
-    chosen = find_protocol(protocol)
-    if settings and degradation is None:
-        raise ConfigError("--set tells how to damage pictures; name the damage with --degradation")
-    damaging = parse_degradation(degradation, settings or []) if degradation is not None else None
-    restorer = load(name, device=device, strength=strength)
-    damage = Damage(function=damaging.build(restorer.scale), seed=seed) if damaging else None
-    told = [f"{degradation}, seed {seed}", *(settings or [])] if damaging else []
-    if strength is not None:
-        told.append(f"strength {strength:g}")
-    found = [
-        find_pairs(folder, scale=restorer.scale, always_make_low=make_low, name=called, damage=damage).told(
-            ", ".join(told)
-        )
-        for called, folder in map(_set_and_folder, data)
-    ]
-    _refuse_same_names(found)
-    stem = f"{Path(name).stem}-{protocol}"
-    if strength is not None:
-        stem += f"-strength-{strength:g}"
-    if degradation is not None:
-        stem += f"-{degradation}-{seed}"
+    way = Way(
+        data=tuple(map(set_and_folder, data)), protocol=find_protocol(protocol), make_low=make_low,
+        degradation=degradation, settings=tuple(settings or ()), seed=seed, tile=tile, device=device,
+        strength=strength,
+    )  # fmt: skip
+    chosen = [*(with_weights() if every else ()), *(names or ())]
+    if not chosen:
+        raise RelumeError("name a model or a weights file, or take --all")
+    if len(chosen) > 1 or every:
+        if record:
+            raise RelumeError("--record is for one model; leave it out, or name a single weights file")
+        _check_outputs(output, None)
+        _compare(list(dict.fromkeys(chosen)), way, output, plot=plot)
+        return
+    if plot:
+        raise RelumeError("--plot draws several models; name more than one, or take --all")
+    (name,) = chosen
     _check_outputs(output, Path(name) if record else None)
-    total = sum(len(pairs) for pairs in found)
-    with progress_bar() as bar:
-        task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
-
-        def advance(row: Row, done: int, of: int | None) -> None:  # noqa: ARG001
-            bar.update(task, completed=done, description=f"{row.set_name}/{row.name}")
-
-        result = measure(
-            lambda low: restorer.run(low, tile=tile),
-            (pair for pairs in found for pair in pairs),
-            scale=restorer.scale, protocol=chosen, progress=advance,
-        )  # fmt: skip
+    restorer, result = measured(name, way)
     out.print(_table(result, restorer.name))
-    facts = _facts(name, restorer, strength, tile)
-    if damaging:
-        facts["inputs"] = {**damaging.model_dump(mode="json"), "seed": seed}
+    stem = f"{Path(name).stem}-{protocol}{way.suffix}"
     output.mkdir(exist_ok=True)
     write_csv(result, output / f"{stem}.csv")
-    write_json(result, output / f"{stem}.json", model=facts)
+    write_json(result, output / f"{stem}.json", model=_facts(name, restorer, way))
     out.print(f"written: {output / stem}.csv and {output / stem}.json", markup=False)
     if record:
         _record(Path(name), result)
         out.print(f"recorded in {name}", markup=False)
 
 
-def _set_and_folder(text: str) -> tuple[str | None, Path]:
-    """Split NAME=FOLDER; a text that is a folder itself is one, whatever it holds."""
-    called, equals, folder = text.partition("=")
-    if not equals or not called or "/" in called or Path(text).is_dir():
-        return None, Path(text)
-    return called, Path(folder)
+def _compare(names: list[str], way: Way, output: Path, *, plot: bool) -> None:
+    """Measure several models, what they cost too, and write one table; go on past those that fail."""
+    from relume.apps.evaluating import conditions, standing
+    from relume.insight import leaderboard
 
-
-def _refuse_same_names(found: list[BenchmarkPairs]) -> None:
-    """Refuse two folders of the same name, whose figures would become one mean."""
-    from relume.core.errors import DataError
-
-    folders: dict[str, Path] = {}
-    for pairs in found:
-        for folder, called in {(files.high_path.parent, files.set_name) for files in pairs.files}:
-            if folders.setdefault(called, folder) != folder:
-                raise DataError(
-                    f"{folders[called]} and {folder} would both be the set {called!r}; "
-                    f"call one otherwise: --data NAME=FOLDER"
-                )
+    standings, failures = [], []
+    for name in names:
+        try:
+            standings.append(standing(name, way))
+        except RelumeError as error:
+            failures.append(f"{name}: {error}")
+    if standings:
+        stem = f"leaderboard-{way.protocol.name}{way.suffix}"
+        output.mkdir(exist_ok=True)
+        title = f"Leaderboard, protocol {way.protocol.name}"
+        notes = leaderboard.facts(standings, conditions(way))
+        leaderboard.write_csv(standings, output / f"{stem}.csv")
+        leaderboard.write_markdown(standings, output / f"{stem}.md", heading=title, notes=notes)
+        leaderboard.draw_table(standings, output / f"{stem}.png", heading=title)
+        written = [f"{output / stem}.csv, .md and .png"]
+        if plot:
+            leaderboard.draw_plot(standings, output / f"{stem}-plot.png")
+            written.append(f"{output / stem}-plot.png")
+        headings, lines = leaderboard.cells(standings)
+        table = Table(title=title, title_justify="left")
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
+        for line in lines:
+            table.add_row(*map(printable, line))
+        out.print(table)
+        say(f"written: {' and '.join(written)}")
+    for failure in failures:
+        say_error(failure)
+    if failures:
+        raise typer.Exit(1)
 
 
 def _check_outputs(output: Path, recorded: Path | None) -> None:
     """Refuse before the work what would fail after it."""
     import os
 
-    from relume.core.errors import CheckpointError, RelumeError
+    from relume.core.errors import CheckpointError
 
     if recorded is not None and not recorded.is_file():
         raise CheckpointError(f"--record needs a weights file, not the name {str(recorded)!r}")
@@ -167,7 +172,7 @@ def _table(result: Evaluation, name: str) -> Table:
     return table
 
 
-def _facts(name: str, restorer: Restorer, strength: float | None, tile: int) -> dict[str, Any]:
+def _facts(name: str, restorer: Restorer, way: Way) -> dict[str, Any]:
     from relume.core.catalogue import variants
     from relume.core.checkpoints import file_sha256
 
@@ -178,8 +183,9 @@ def _facts(name: str, restorer: Restorer, strength: float | None, tile: int) -> 
         "file": path.name,
         "file_sha256": file_sha256(path),
         "engine": str(restorer.engine),
-        "strength": strength,
-        "tile": tile,
+        "strength": way.strength,
+        "tile": way.tile,
+        **way.inputs,
     }
 
 

@@ -1,0 +1,178 @@
+"""Measuring models on benchmark sets as asked for on the command line; `relume evaluate` is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from relume.apps.console import progress_bar
+from relume.apps.face import load
+from relume.apps.settings import parse_degradation
+from relume.core.catalogue import variants
+from relume.core.errors import ConfigError, DataError
+from relume.core.machine import processor_name, versions
+from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs
+from relume.data.degradations.base import DegradationConfig
+from relume.infer.restorer import Restorer
+from relume.insight.evaluate import Evaluation, Row, evaluate
+from relume.insight.leaderboard import Standing, count_macs, time_run
+from relume.measures.protocols import Protocol
+from relume.models import zoo
+from relume.nn.network import count_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """On what and how models are measured.
+
+    Attributes:
+        data: sets, each with the name that it is to have, None for its folder's.
+        protocol: how figures are measured.
+        make_low: whether inputs are made even where they are given.
+        degradation: name of the damage that makes them, None for bicubic.
+        settings: NAME=VALUE of the degradation.
+        seed: of the degradation on a set's first picture.
+        tile: side in input pixels; 0: whole pictures.
+        device: where models run, None for the default.
+        strength: of models that have that choice.
+
+    Raises:
+        ConfigError: settings that nothing takes.
+        RelumeError: no such degradation.
+    """
+
+    data: tuple[tuple[str | None, Path], ...]
+    protocol: Protocol
+    make_low: bool = False
+    degradation: str | None = None
+    settings: tuple[str, ...] = ()
+    seed: int = 0
+    tile: int = 0
+    device: str | None = None
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings and self.degradation is None:
+            raise ConfigError("--set tells how to damage pictures; name the damage with --degradation")
+        self.damage_config()
+
+    def damage_config(self) -> DegradationConfig | None:
+        """Return the degradation as set, None for bicubic."""
+        return None if self.degradation is None else parse_degradation(self.degradation, self.settings)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What files tell of the damage; nothing where there is none."""
+        config = self.damage_config()
+        return {"inputs": {**config.model_dump(mode="json"), "seed": self.seed}} if config else {}
+
+    @property
+    def suffix(self) -> str:
+        """What files' names have behind the protocol's."""
+        strength = "" if self.strength is None else f"-strength-{self.strength:g}"
+        return strength + ("" if self.degradation is None else f"-{self.degradation}-{self.seed}")
+
+    def pairs(self, scale: int) -> list[BenchmarkPairs]:
+        """Return the sets for one scale, their names followed by what is not as usual.
+
+        Raises:
+            DataError: a set cannot be used, or two have one name.
+            ConfigError: the degradation does not fit the scale.
+        """
+        config = self.damage_config()
+        damage = Damage(function=config.build(scale), seed=self.seed) if config else None
+        told = [f"{self.degradation}, seed {self.seed}", *self.settings] if config else []
+        if self.strength is not None:
+            told.append(f"strength {self.strength:g}")
+        found = [
+            find_pairs(folder, scale=scale, always_make_low=self.make_low, name=called, damage=damage).told(
+                ", ".join(told)
+            )
+            for called, folder in self.data
+        ]
+        _refuse_same_names(found)
+        return found
+
+
+def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
+    """Load a model and measure it, with a bar.
+
+    Raises:
+        RelumeError: it cannot be loaded or measured so.
+    """
+    restorer = load(name, device=way.device, strength=way.strength)
+    found = way.pairs(restorer.scale)
+    total = sum(len(pairs) for pairs in found)
+    with progress_bar() as bar:
+        task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
+
+        def advance(row: Row, done: int, of: int | None) -> None:  # noqa: ARG001
+            bar.update(task, completed=done, description=f"{row.set_name}/{row.name}")
+
+        result = evaluate(
+            lambda low: restorer.run(low, tile=way.tile),
+            (pair for pairs in found for pair in pairs),
+            scale=restorer.scale, protocol=way.protocol, progress=advance,
+        )  # fmt: skip
+    return restorer, result
+
+
+def standing(name: str, way: Way) -> Standing:
+    """Measure a model's figures, and what an output of 1280 × 720 pixels costs.
+
+    Raises:
+        RelumeError: it cannot be loaded or measured so.
+    """
+    restorer, result = measured(name, way)
+    network, _ = zoo.load(name if name in variants() else Path(name))
+    parameters, channels = count_parameters(network), network.contract.channels
+    # The engine's input is RGB or as many channels as the model's; time is the engine's own.
+    cost = time_run(restorer.engine, channels=channels, scale=restorer.scale, device=restorer.engine.device)
+    macs = count_macs(network, channels=channels, scale=restorer.scale)
+    called = restorer.name if name in variants() else Path(name).stem
+    return Standing(
+        name=called, scale=restorer.scale, parameters=parameters, cost=replace(cost, macs=macs),
+        means=result.means,
+    )  # fmt: skip
+
+
+def with_weights() -> list[str]:
+    """Return the names of all variants that come with weights and enlarge."""
+    return [
+        each.name
+        for each in variants().values()
+        if each.scale > 1 and each.weights_path and each.weights_path.is_file()
+    ]
+
+
+def conditions(way: Way) -> dict[str, str]:
+    """Return what figures depend on, for a table's notes."""
+    found = {
+        "figures": way.protocol.description,
+        "processor": processor_name(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+    if way.degradation is not None:
+        found["inputs"] = ", ".join([f"{way.degradation} from seed {way.seed} on", *way.settings])
+    return found
+
+
+def set_and_folder(text: str) -> tuple[str | None, Path]:
+    """Split NAME=FOLDER; a text that is a folder itself is one, whatever it holds."""
+    called, equals, folder = text.partition("=")
+    if not equals or not called or "/" in called or Path(text).is_dir():
+        return None, Path(text)
+    return called, Path(folder)
+
+
+def _refuse_same_names(found: list[BenchmarkPairs]) -> None:
+    """Refuse two folders of the same name, whose figures would become one mean."""
+    folders: dict[str, Path] = {}
+    for pairs in found:
+        for folder, called in {(files.high_path.parent, files.set_name) for files in pairs.files}:
+            if folders.setdefault(called, folder) != folder:
+                raise DataError(
+                    f"{folders[called]} and {folder} would both be the set {called!r}; "
+                    f"call one otherwise: --data NAME=FOLDER"
+                )

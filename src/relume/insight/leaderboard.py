@@ -1,0 +1,290 @@
+"""Leaderboards: several models measured on the same sets, in one table, and as a figure.
+
+Cost is counted and measured for one output of 1280 × 720 pixels, as papers on efficient networks do:
+multiply-accumulates of the form in use, seconds of a run, and the memory that the run takes.
+
+Shapes: B batch, C channels, h w low resolution, s scale.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from relume.core.errors import MissingDependencyError
+from relume.core.files import whole
+from relume.core.memory import memory_taken
+from relume.insight.evaluate import SetMean
+from relume.nn.norms import LayerNorm2d
+
+OUTPUT = (720, 1280)
+"""Height and width of the output for which cost is told."""
+
+_BRIEF = 2.0
+"""Seconds up to which a run is timed a second time."""
+
+_EACH_NORMED = 5
+"""Multiply-accumulates that fvcore counts for a value of a norm with scale and shift."""
+
+BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one output of 1280 × 720 pixels costs.
+
+    Attributes:
+        macs: multiply-accumulates.
+        seconds: of a run.
+        memory: the most that the run held, bytes; None where this system does not tell.
+    """
+
+    macs: int
+    seconds: float
+    memory: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One model's line.
+
+    Attributes:
+        name: the model's.
+        scale: s.
+        parameters: of the form in use.
+        cost: None for bicubic.
+        means: its figures, one a set, in the order of the sets.
+    """
+
+    name: str
+    scale: int
+    parameters: int
+    cost: Cost | None
+    means: tuple[SetMean, ...]
+
+
+def low_size(scale: int) -> tuple[int, int]:
+    """Return height and width of the input for which cost is told."""
+    height, width = OUTPUT
+    return height // scale, width // scale
+
+
+def count_macs(network: nn.Module, *, channels: int, scale: int) -> int:
+    """Count the multiply-accumulates of one output, as fvcore does, by which papers count.
+
+    That is those of convolutions and matrix products, and 5 for each value that a norm over channels gives.
+    Nothing is computed: the network loses its values. It must take any picture size.
+    """
+    low = torch.empty(1, channels, *low_size(scale), device="meta")
+    normed = 0
+
+    def count(module: nn.Module, taken: tuple[Tensor, ...], given: Tensor) -> None:  # noqa: ARG001
+        nonlocal normed
+        normed += _EACH_NORMED * given.numel()
+
+    handles = [
+        module.register_forward_hook(count)
+        for module in network.modules()
+        if isinstance(module, (nn.LayerNorm, LayerNorm2d))
+    ]
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.to("meta")(low)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return counter.get_total_flops() // 2 + normed
+
+
+def time_run(run: Callable[[Tensor], Tensor], *, channels: int, scale: int, device: str) -> Cost:
+    """Run once small and once or twice on the whole; `macs` is left at 0.
+
+    Args:
+        run: maps `1 C h w` to `1 C sh sw`.
+        channels: C.
+        scale: s.
+        device: where it runs.
+    """
+    low = torch.rand(1, channels, *low_size(scale), generator=torch.Generator().manual_seed(0))
+    run(low[..., :32, :32])
+    with memory_taken(device) as taken:
+        started = time.perf_counter()
+        run(low)
+        seconds = time.perf_counter() - started
+    if seconds <= _BRIEF:
+        started = time.perf_counter()
+        run(low)
+        seconds = min(seconds, time.perf_counter() - started)
+    return Cost(macs=0, seconds=seconds, memory=taken.bytes)
+
+
+def bicubic_of(standing: Standing) -> Standing:
+    """Return bicubic's line, from what was measured beside a model."""
+    means = tuple(
+        SetMean(
+            set_name=mean.set_name,
+            pictures=mean.pictures,
+            scores=mean.bicubic,
+            bicubic=mean.bicubic,
+            seconds=0.0,
+        )
+        for mean in standing.means
+    )
+    return Standing(name=BICUBIC, scale=standing.scale, parameters=0, cost=None, means=means)
+
+
+def ranked(standings: Sequence[Standing]) -> list[Standing]:
+    """Order by scale, then by PSNR on the first set, the best first; bicubic joins each scale."""
+    with_bicubic = list(standings)
+    for scale in {each.scale for each in standings}:
+        with_bicubic.append(bicubic_of(next(each for each in standings if each.scale == scale)))
+    return sorted(with_bicubic, key=lambda each: (each.scale, -each.means[0].scores["psnr"], each.name))
+
+
+def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+    """Return one row a model as flat plain values, ranked."""
+    return [
+        {
+            "scale": each.scale,
+            "model": each.name,
+            "parameters": each.parameters,
+            "macs": each.cost.macs if each.cost else None,
+            "seconds": round(each.cost.seconds, 4) if each.cost else None,
+            "memory_bytes": each.cost.memory if each.cost else None,
+            **{
+                f"{mean.set_name} {metric}": round(value, 4)
+                for mean in each.means
+                for metric, value in mean.scores.items()
+            },
+        }
+        for each in ranked(standings)
+    ]
+
+
+def cells(standings: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and the cells of each line as text for people, ranked."""
+    sets = [mean.set_name for mean in standings[0].means]
+    headings = ["scale", "model", "parameters", "MACs", "seconds", "memory"]
+    headings += [f"{name} {metric}" for name in sets for metric in ("PSNR", "SSIM")]
+    lines = []
+    for each in ranked(standings):
+        cost = each.cost
+        line = [f"x{each.scale}", each.name, f"{each.parameters:,}" if cost else "-"]
+        line += [f"{cost.macs / 1e9:.1f} G", f"{cost.seconds:.2f}"] if cost else ["-", "-"]
+        line.append(f"{cost.memory / 2**20:.0f} MiB" if cost and cost.memory is not None else "-")
+        for mean in each.means:
+            line += [f"{mean.scores['psnr']:.2f}", f"{mean.scores['ssim']:.4f}"]
+        lines.append(line)
+    return headings, lines
+
+
+def write_csv(standings: Sequence[Standing], path: Path) -> None:
+    """Write one line a model; the file appears whole or not at all."""
+    records = rows(standings)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    with whole(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def write_markdown(standings: Sequence[Standing], path: Path, *, heading: str, notes: Sequence[str]) -> None:
+    """Write the table as Markdown, between a heading and notes on how it was measured."""
+    headings, lines = cells(standings)
+    left = {"model"}
+    parts = [
+        f"# {heading}",
+        "",
+        "| " + " | ".join(headings) + " |",
+        "|" + "|".join("---" if name in left else "---:" for name in headings) + "|",
+        *("| " + " | ".join(line) + " |" for line in lines),
+        "",
+        *notes,
+    ]
+    with whole(path) as partial:
+        partial.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def draw_table(standings: Sequence[Standing], path: Path, *, heading: str) -> None:
+    """Draw the table as a PNG."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    headings, lines = cells(standings)
+    font, step, gap = ImageFont.load_default(size=15), 26, 22
+    widths = [
+        max(font.getlength(line[column]) for line in [headings, *lines]) for column in range(len(headings))
+    ]
+    size = (round(sum(widths)) + gap * (len(widths) + 1), step * (len(lines) + 3))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((gap, 8), heading, font=font, fill="black")
+    for number, line in enumerate([headings, *lines]):
+        top, edge = step * (number + 1) + 12, float(gap)
+        if number % 2 == 0 and number:
+            draw.rectangle((0, top - 4, size[0], top + step - 5), fill="#eef2f7")
+        for column, (text, width) in enumerate(zip(line, widths, strict=True)):
+            # Numbers end where their column ends.
+            place = edge if headings[column] == "model" else edge + width - font.getlength(text)
+            draw.text((place, top), text, font=font, fill="black" if number else "#3b6ea8")
+            edge += width + gap
+    with whole(path) as partial:
+        sheet.save(partial, format="PNG")
+
+
+def draw_plot(standings: Sequence[Standing], path: Path) -> None:
+    """Draw PSNR on the first set over seconds as a PNG, one panel a scale; areas go by parameters.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "drawing the figure", "train") from error
+    scales = sorted({each.scale for each in standings})
+    figure = Figure(figsize=(6.2 * len(scales), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(scales), squeeze=False, sharex=True)[0]
+    for panel, scale in zip(panels, scales, strict=True):
+        here = [(each, each.cost) for each in standings if each.scale == scale and each.cost]
+        for each, cost in here:
+            psnr = each.means[0].scores["psnr"]
+            area = 20 + each.parameters / 3000
+            panel.scatter(cost.seconds, psnr, s=area, alpha=0.6)
+            panel.annotate(
+                f"{each.name}\n{each.parameters / 1000:,.0f} K", (cost.seconds, psnr), xytext=(7, 4),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+        baseline = here[0][0].means[0].bicubic["psnr"]
+        panel.axhline(baseline, color="gray", linestyle="--", linewidth=1)
+        panel.annotate(
+            "bicubic", (0.01, baseline), xycoords=("axes fraction", "data"), fontsize=8, va="bottom"
+        )
+        panel.set(xscale="log", xlabel="seconds for 1280 × 720", title=f"x{scale}")
+        panel.set_ylabel(f"PSNR on {here[0][0].means[0].set_name}, dB")
+        panel.margins(0.2)
+    taken = [each.cost.seconds for each in standings if each.cost]
+    panels[0].set_xlim(min(taken) / 2, max(taken) * 4)  # room for the names on the right
+    panels[0].xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+    panels[0].xaxis.set_minor_formatter("")
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+
+
+def facts(standings: Sequence[Standing], conditions: Mapping[str, str]) -> list[str]:
+    """Return notes on how a table came about, one a line of Markdown."""
+    sets = ", ".join(f"{mean.set_name} ({mean.pictures} pictures)" for mean in standings[0].means)
+    return [
+        f"Sets: {sets}. Cost: of one output of {OUTPUT[1]} × {OUTPUT[0]} pixels.",
+        "",
+        *(f"- {name}: {value}" for name, value in conditions.items()),
+    ]
