@@ -133,6 +133,14 @@ def test_a_model_of_gray_refuses_photos_of_colour(folder):
         next(source.batches(0, 1))
 
 
+def test_a_model_of_cubes_refuses_photos(folder):
+    config = PatchesConfig(folders=(folder,), patch=8, batch=4)
+    photos = PhotoList.find(config.folders)
+    source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=31, seed=1)
+    with pytest.raises(DataError, match=r"\.png is a photo, but the model takes cubes of 31 bands"):
+        next(source.batches(0, 1))
+
+
 def test_processes_share_the_batch_of_one(folder):
     (whole,) = loader(folder).batches(2, 3)
     shares = [next(iter(loader(folder).batches(2, 3, rank=rank, world=2))) for rank in (0, 1)]

@@ -14,6 +14,15 @@ from relume.models import zoo
 from relume.nn.network import Network
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
+GOLDEN = SHARED / "golden"
+
+# Folders of recorded cases that bear another name than the system.
+_FOLDERS = {"srgan": ("srgan_leftthomas", "srresnet_lornatang")}
+
+
+def folders(system: str) -> list[Path]:
+    """Where a system's recorded cases may lie."""
+    return [GOLDEN / folder for folder in _FOLDERS.get(system, (system,))]
 
 
 class Case(NamedTuple):
@@ -34,9 +43,12 @@ def read_case(path: Path) -> Case:
     state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
     system, official = zoo.recognise(state or read_tensors(_weights(metadata)), path)
     module = zoo.model_file(systems()[system])
-    arguments = {"scale": int(metadata["scale"])}
+    # What keeps its size may say no scale.
+    arguments = {"scale": int(metadata["scale"])} if metadata.get("scale") else {}
     for part in ("kwargs", "pipeline"):
-        arguments |= json.loads(metadata.get(part) or "{}")
+        for name, value in json.loads(metadata.get(part) or "{}").items():
+            nested = value if isinstance(value, dict) else {}
+            arguments |= {name: value, **{f"{name}.{inner}": each for inner, each in nested.items()}}
     hidden = module.OFFICIAL_SETTINGS
     changes = {ours: arguments[theirs] for theirs, ours in hidden.items() if theirs in arguments}
     config = official.config.override(changes, where=system)
@@ -48,6 +60,6 @@ def read_case(path: Path) -> Case:
 
 def _weights(metadata: dict[str, str]) -> Path:
     """Find the file that a case with real weights names, whatever the case of its letters."""
-    wanted = Path(metadata["weights_file"]).name.lower()
+    wanted = Path(metadata.get("weights_file") or metadata["weights"]).name.lower()
     (found,) = [path for path in (SHARED / "weights").iterdir() if path.name.lower() == wanted]
     return found

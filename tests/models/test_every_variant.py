@@ -82,7 +82,8 @@ def test_gradients_reach_every_parameter(name):
     network = tiny(name).train()
     network(torch.rand(2, network.contract.channels, 12, 12)).square().mean().backward()
     missed = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
-    assert missed == []
+    cancelled = getattr(zoo.model_file(systems()[variants()[name].system]), "CANCELLED", ())
+    assert [key for key in missed if not key.endswith(cancelled)] == []
 
 
 @every_form
@@ -185,7 +186,9 @@ def test_exported_program_gives_the_same_output_at_another_size(name):
     sizes = {2: torch.export.Dim("height", min=2, max=4096), 3: torch.export.Dim("width", min=2, max=4096)}
     program = torch.export.export(network, (torch.rand(1, channels, 16, 12),), dynamic_shapes=(sizes,))
     low = torch.rand(1, channels, 9, 21)
-    assert (program.module()(low) - network(low)).abs().max() <= 1e-5
+    whole = network(low)
+    # Outputs of random weights may be large, and sums taken in another order differ by a share of them.
+    assert (program.module()(low) - whole).abs().max() <= 1e-5 * max(1.0, float(whole.abs().max()))
 
 
 def fingerprint(name: str) -> list[float]:

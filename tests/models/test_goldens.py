@@ -2,19 +2,29 @@
 
 A case that holds more than a picture in and a picture out, or was recorded in training mode, needs the
 function `golden` in the model's own file, which gives tensors by the names that the case has for them.
+Discriminators are no models; theirs are in tests/nn/test_discriminators.py.
 """
 
 import pytest
 import torch
-from official import SHARED, read_case
+from official import folders, read_case
+from safetensors import safe_open
 
 from relume.core.catalogue import systems
 
+
+def is_of_a_model(path):
+    with safe_open(path, "pt") as file:
+        return not file.metadata()["class"].startswith("Discriminator")
+
+
 CASES = [
-    pytest.param(name, path, id=f"{name}-{path.stem}")
+    pytest.param(name, path, id=f"{folder.name}-{path.stem}")
     for name, system in systems().items()
     if system.variants
-    for path in sorted((SHARED / "golden" / name).glob("*.safetensors"))
+    for folder in folders(name)
+    for path in sorted(folder.glob("*.safetensors"))
+    if is_of_a_model(path)
 ]
 
 

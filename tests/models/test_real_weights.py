@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from official import SHARED, read_case
+from official import SHARED, folders, read_case
 
 from relume.core.catalogue import systems
 from relume.data.benchmarks import find_pairs
@@ -13,12 +13,11 @@ from relume.measures.protocols import protocol
 
 
 def figures():
-    for name in systems():
-        facts = SHARED / "golden" / name / "facts.json"
+    for facts in (folder / "facts.json" for name in systems() for folder in folders(name)):
         for entry in json.loads(facts.read_text()).get("real_weights", []) if facts.exists() else []:
             path = facts.parent / f"official_{entry['variant']}.safetensors"
             if path.exists() and "set5_psnr_y_rgb" in entry:
-                yield pytest.param(path, entry, id=f"{name}-{entry['variant']}")
+                yield pytest.param(path, entry, id=f"{facts.parent.name}-{entry['variant']}")
 
 
 FIGURES = list(figures())

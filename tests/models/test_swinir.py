@@ -13,13 +13,11 @@ def authors_names(network):
     """Return a network's state under the names that the authors' file gives it."""
     config = network.config
     kind = config.reconstruction
-    doublings = config.scale.bit_length() - 1
     ends = {
         "shuffle": {
-            "reconstruct.0.": "conv_before_upsample.0.",
-            **({f"reconstruct.{2 + 2 * index}.": f"upsample.{2 * index}." for index in range(doublings)}
-               if config.scale != 3 else {"reconstruct.2.": "upsample.0."}),
-            f"reconstruct.{4 if config.scale == 3 else 2 + 2 * doublings}.": "conv_last.",
+            "reconstruct.narrow.": "conv_before_upsample.0.", "reconstruct.last.": "conv_last.",
+            "reconstruct.steps.0.": "upsample.0.", "reconstruct.steps.1.": "upsample.2.",
+            "reconstruct.steps.2.": "upsample.4.",
         },
         "direct": {"reconstruct.": "upsample.0."},
         "nearest": {
@@ -32,7 +30,8 @@ def authors_names(network):
     renames = {
         **ends, "shallow.": "conv_first.", "first_norm.": "patch_embed.norm.", "fuse.": "conv_after_body.",
         ".attention_norm.": ".norm1.", ".feed_forward_norm.": ".norm2.", ".attention.qkv.": ".attn.qkv.",
-        ".attention.project.": ".attn.proj.", ".expand.": ".mlp.fc1.", ".contract.": ".mlp.fc2.",
+        ".attention.project.": ".attn.proj.",
+        ".feed_forward.expand.": ".mlp.fc1.", ".feed_forward.contract.": ".mlp.fc2.",
         ".attention.bias_table": ".attn.relative_position_bias_table", ".close.": ".conv.",
     }  # fmt: skip
     state = {}

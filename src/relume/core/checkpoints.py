@@ -284,14 +284,19 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds no weights")
     for key, value in state.items():
         _check_plain(key, value, path)
-    stripped = True
+    return unprefixed(state)
+
+
+def unprefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state without the beginnings that wrappers of networks put before all its keys alike."""
+    plain, stripped = dict(state), bool(state)
     while stripped:
         stripped = False
         for prefix in _PREFIXES:
-            if all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): value for key, value in state.items()}
+            if all(key.startswith(prefix) for key in plain):
+                plain = {key.removeprefix(prefix): value for key, value in plain.items()}
                 stripped = True
-    return state
+    return plain
 
 
 def _check_plain(key: str, tensor: Tensor, path: Path) -> None:

@@ -102,7 +102,7 @@ class Patches(Dataset[Tensor]):
         config: patch size and memory.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
-        channels: 3 gives gray photos as RGB, 1 is refused for colour photos.
+        channels: 3 gives gray photos as RGB, 1 is refused for colour photos, more for all photos.
         seed: of every choice.
 
     Raises:
@@ -139,6 +139,8 @@ class Patches(Dataset[Tensor]):
         pixels = read(path).pixels.mul(255).round_().to(torch.uint8)
         if pixels.shape[0] > self.channels:
             raise DataError(f"{path} is a colour photo, but the model takes {self.channels} channel")
+        if pixels.shape[0] not in (1, self.channels) or self.channels > 3:
+            raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
         pixels = pixels.expand(self.channels, -1, -1)
         self._decoded[path] = pixels
         self._held += pixels.numel()

@@ -40,9 +40,9 @@ from torch import Tensor
 
 from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
 from relume.core.errors import CheckpointError, DataError, PictureError, RelumeError
+from relume.core.matlab_file import read_arrays
 from relume.core.pictures import pictures_in, read
 from relume.measures.gray import gray_levels
-from relume.measures.matlab_file import read_arrays
 from relume.nn.resize import imresize
 
 BLOCK = 96

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from relume.core.catalogue import System, find_variant, systems, variants
-from relume.core.checkpoints import Header, is_safetensors, read_checkpoint, read_header, read_tensors
+from relume.core.checkpoints import (
+    Header,
+    is_safetensors,
+    read_checkpoint,
+    read_header,
+    read_tensors,
+    unprefixed,
+)
 from relume.core.config import Config
 from relume.core.errors import CheckpointError, UnknownNameError, nearest
 from relume.core.variants import Official, Variant
@@ -131,6 +138,8 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
     """
     fitting: list[tuple[str, Official]] = []
     broken: CheckpointError | None = None
+    # A safetensors file keeps the keys that wrappers gave it.
+    state = unprefixed(state)
     for name, system in systems().items():
         if not system.variants:
             continue

@@ -35,12 +35,25 @@ def mirrored_to_multiple(x: Tensor, multiple: int, *, singly: bool = False) -> T
         singly: whether a program of `torch.export`, too, stops at one multiple that holds all, see `_above`.
     """
     for dim in (2, 3):
+        x = _mirrored(x, dim, _above(x.shape[dim], multiple, singly=singly))
+    return x
+
+
+def mirrored_to_least(x: Tensor, least: int) -> Tensor:
+    """Continue sides of `B C H W` that are shorter than `least` mirrored, below and to the right."""
+    for dim in (2, 3):
         side = x.shape[dim]
-        places = torch.arange(_above(side, multiple, singly=singly), device=x.device)
-        # A tensor, as ONNX has no remainder by a computed number.
-        period = places.new_full((1,), torch.sym_max(2 * (side - 1), 1))
-        places = places % period
-        x = x.index_select(dim, torch.minimum(places, (period - places) % period))
+        # A program of `torch.export` is for all sizes, so it always gathers.
+        if torch.compiler.is_exporting() or side < least:
+            x = _mirrored(x, dim, torch.sym_max(side, least))
+    return x
+
+
+def mirrored_from_small(x: Tensor, least: int, *, to: int) -> Tensor:
+    """Continue sides of `B C H W` that are shorter than the least mirrored to a length, as above."""
+    for dim in (2, 3):
+        if x.shape[dim] < least:
+            x = _mirrored(x, dim, to)
     return x
 
 
@@ -49,6 +62,15 @@ def cut(x: Tensor, like: Tensor, *, scale: int = 1) -> Tensor:
     for dim in (2, 3):
         x = x.index_select(dim, torch.arange(like.shape[dim] * scale, device=x.device))
     return x
+
+
+def _mirrored(x: Tensor, dim: int, length: int) -> Tensor:
+    """Continue a side of `B C H W` mirrored, its border not repeated, until it is `length` long."""
+    places = torch.arange(length, device=x.device)
+    # A tensor, as ONNX has no remainder by a computed number.
+    period = places.new_full((1,), torch.sym_max(2 * (x.shape[dim] - 1), 1))
+    places = places % period
+    return x.index_select(dim, torch.minimum(places, (period - places) % period))
 
 
 def _above(side: int, multiple: int, *, singly: bool) -> int:

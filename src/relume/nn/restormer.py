@@ -45,20 +45,42 @@ class Attention(nn.Module):
         self, width: int, *, heads: int, bias: bool = False, similarity: Similarity = "softmax"
     ) -> None:
         super().__init__()
-        self.heads, self.similarity = heads, similarity
+        self.similarity = similarity
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.expand = nn.Conv2d(width, 3 * width, 1, bias=bias)
         self.spread = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=bias)
         self.project = nn.Conv2d(width, width, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.spread(self.expand(x)).unflatten(1, (3, self.heads, -1)).flatten(4)  # B 3 A N/A HW
-        query, key, value = rows.unbind(1)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-        likeness = query @ key.transpose(-2, -1) * self.temperature  # B A N/A N/A
-        attention = likeness.softmax(-1) if self.similarity == "softmax" else F.relu(likeness)
-        mixed: Tensor = self.project((attention @ value).flatten(1, 2).unflatten(2, x.shape[2:]))
+        mixed: Tensor = self.project(self.mixed(self.spread(self.expand(x))))
         return mixed
+
+    def mixed(self, rows: Tensor) -> Tensor:
+        """Return `B N H W` from queries, keys and values `B 3N H W`, each channel over all of H W."""
+        query, key, value = rows.chunk(3, 1)
+        return attend_channels(query, key, value, self.temperature, similarity=self.similarity)
+
+
+def attend_channels(
+    query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, *, similarity: Similarity = "softmax"
+) -> Tensor:
+    """Let channels look at channels over all pixels: softmax(t · Q̂ K̂ᵀ) V for each head.
+
+    Args:
+        query: `B N H W`.
+        key: the same.
+        value: the same.
+        temperature: t, `A 1 1`.
+        similarity: what makes weights of the channels' likeness.
+    """
+    size, heads = value.shape[2:], len(temperature)
+    query, key, value = (
+        part.unflatten(1, (heads, -1)).flatten(3) for part in (query, key, value)
+    )  # B A N/A HW
+    query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+    likeness = query @ key.transpose(-2, -1) * temperature  # B A N/A N/A
+    attention = likeness.softmax(-1) if similarity == "softmax" else F.relu(likeness)
+    return (attention @ value).flatten(1, 2).unflatten(2, size)
 
 
 class FeedForward(nn.Module):

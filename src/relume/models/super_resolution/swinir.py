@@ -41,8 +41,8 @@ from relume.core.variants import Official, Variant
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.padding import cut
-from relume.nn.swin import SwinLayer, Windows, filled_to_windows, windows_of
-from relume.nn.upsample import respread_subpixels
+from relume.nn.swin import SwinLayer, Windows, closing, filled_to_windows, pictured, pixels_of, windows_of
+from relume.nn.upsample import SubPixels, official_subpixels, respread_subpixels
 
 _SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 # Tables 2 (trained on DIV2K and Flickr2K) and 3, without self-ensemble.
@@ -124,18 +124,6 @@ class SwinIRConfig(Config):
         return self
 
 
-def _closing(config: SwinIRConfig) -> nn.Module:
-    """Return the convolution that closes a block, or three, narrow in between."""
-    width, narrow = config.width, config.width // 4
-    if config.connection == "1conv":
-        return nn.Conv2d(width, width, 3, padding=1)
-    return nn.Sequential(
-        nn.Conv2d(width, narrow, 3, padding=1), nn.LeakyReLU(0.2),
-        nn.Conv2d(narrow, narrow, 1), nn.LeakyReLU(0.2),
-        nn.Conv2d(narrow, width, 3, padding=1),
-    )  # fmt: skip
-
-
 class ResidualSwinBlock(nn.Module):
     """Swin layers, every second one with shifted windows, and a convolution; with a skip (RSTB, eq. 5, 6)."""
 
@@ -146,26 +134,14 @@ class ResidualSwinBlock(nn.Module):
             SwinLayer(config.width, heads, config.window, ratio=config.ratio, positions=positions)
             for _ in range(depth)
         )
-        self.close = _closing(config)
+        self.close = closing(config.width, config.connection)
 
     def forward(self, x: Tensor, windows: tuple[Windows, Windows]) -> Tensor:
         """Map `B N H W` to the same, in plain and shifted windows by turns."""
-        deep = x.flatten(2).transpose(1, 2)  # B HW N
+        deep = pixels_of(x)
         for index, layer in enumerate(self.layers):
             deep = layer(deep, windows[index % 2])
-        return self.close(deep.transpose(1, 2).unflatten(2, x.shape[2:])) + x
-
-
-class SubPixels(nn.Sequential):
-    """Convolutions to `features` channels, pixel shuffles by 2 or 3, a convolution to the picture."""
-
-    def __init__(self, config: SwinIRConfig) -> None:
-        narrow = config.features
-        factors = (3,) if config.scale == 3 else (2,) * (config.scale.bit_length() - 1)
-        layers: list[nn.Module] = [nn.Conv2d(config.width, narrow, 3, padding=1), nn.LeakyReLU()]
-        for factor in factors:
-            layers += [nn.Conv2d(narrow, factor**2 * narrow, 3, padding=1), nn.PixelShuffle(factor)]
-        super().__init__(*layers, nn.Conv2d(narrow, config.channels, 3, padding=1))
+        return self.close(pictured(deep, x)) + x
 
 
 class NearestSteps(nn.Module):
@@ -196,7 +172,9 @@ def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 def _reconstruction(config: SwinIRConfig) -> nn.Module:
     match config.reconstruction:
         case "shuffle":
-            return SubPixels(config)
+            return SubPixels(
+                config.width, features=config.features, channels=config.channels, scale=config.scale
+            )
         case "nearest":
             return NearestSteps(config)
         case "direct" | "residual":
@@ -219,7 +197,7 @@ class SwinIR(Network):
             for depth, heads in zip(config.depths, config.heads, strict=True)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.fuse = _closing(config)
+        self.fuse = closing(config.width, config.connection)
         self.reconstruct = _reconstruction(config)
 
     @property
@@ -315,14 +293,14 @@ _RENAMES = (
     (r"\.attn\.qkv\.", ".attention.qkv."),
     (r"\.attn\.proj\.", ".attention.project."),
     (r"\.attn\.relative_position_bias_table$", ".attention.bias_table"),
-    (r"\.mlp\.fc1\.", ".expand."),
-    (r"\.mlp\.fc2\.", ".contract."),
+    (r"\.mlp\.fc1\.", ".feed_forward.expand."),
+    (r"\.mlp\.fc2\.", ".feed_forward.contract."),
 )
 _COMPUTED = re.compile(r"\.(attn_mask|attn\.relative_position_index)$")
 _LAYER = re.compile(r"blocks\.(\d+)\.layers\.(\d+)\.")
 _OURS = re.compile(
     r"(shallow|norm|first_norm|fuse(\.\d)?|reconstruct(\.\w+)*|blocks\.\d+\.close(\.\d)?|blocks\.\d+\.layers\.\d+\."
-    r"(attention_norm|feed_forward_norm|attention\.(qkv|project)|expand|contract))\.(weight|bias)"
+    r"(attention_norm|feed_forward_norm|attention\.(qkv|project)|feed_forward\.(expand|contract)))\.(weight|bias)"
     r"|blocks\.\d+\.layers\.\d+\.attention\.bias_table"
 )
 
@@ -366,9 +344,7 @@ def _ends(state: Mapping[str, Tensor]) -> dict[str, str]:
             "conv_last": "reconstruct.last",
         }  # fmt: skip
     if "conv_before_upsample.0.weight" in state:
-        ups = {name: f"reconstruct.{2 + int(name.split('.')[1])}" for name in _enlarging(state)}
-        last = f"reconstruct.{2 + 2 * len(ups)}"
-        return {"conv_before_upsample.0": "reconstruct.0", **ups, "conv_last": last}
+        return official_subpixels(state, "reconstruct")[0]
     return {"upsample.0": "reconstruct", "conv_last": "reconstruct"}
 
 
@@ -385,7 +361,7 @@ def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinI
         depths += [0] * (block + 1 - len(depths))
         depths[block] = max(depths[block], layer + 1)
     firsts = [f"blocks.{block}.layers.0." for block in range(len(depths))]
-    hidden = ours[f"{firsts[0]}expand.weight"].shape[0]
+    hidden = ours[f"{firsts[0]}feed_forward.expand.weight"].shape[0]
     likely = max(heads for heads in range(1, 7) if width % heads == 0)
     known: dict[str, object] = {"attention": "plain", "heads": (likely,) * len(depths)}
     if f"{firsts[0]}attention.bias_table" in ours:
@@ -396,14 +372,13 @@ def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinI
     if "conv_hr.weight" in state:
         known |= {"reconstruction": "nearest", "scale": 4 if "conv_up2.weight" in state else 2}
     elif "conv_before_upsample.0.weight" in state:
-        by_three = state["upsample.0.weight"].shape[0] == 9 * state["upsample.0.weight"].shape[1]
-        known |= {"reconstruction": "shuffle", "scale": 3 if by_three else 2 ** len(ups)}
+        known |= {"reconstruction": "shuffle", **official_subpixels(state, "reconstruct")[1]}
     elif ups:
         scale = round((state["upsample.0.weight"].shape[0] / channels) ** 0.5)
         known |= {"reconstruction": "direct", "scale": scale}
     else:
         known |= {"reconstruction": "residual", "scale": 1}
-    if "conv_before_upsample.0.weight" in state:
+    if known["reconstruction"] == "nearest":
         known["features"] = state["conv_before_upsample.0.weight"].shape[0]
     values = {
         "channels": channels,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relume.core.errors import CheckpointError
-from relume.measures.matlab_file import read_arrays
+from relume.core.matlab_file import read_arrays
 from relume.measures.niqe import load_natural_model
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_such_file_is_told(tmp_path):
 
 
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("relume.measures.matlab_file._MOST", 1 << 16)
+    monkeypatch.setattr("relume.core.matlab_file._MOST", 1 << 16)
     content = matlab("<", matrix("<", "x", np.zeros((200, 200))), packed=True)
     (tmp_path / "a.mat").write_bytes(content)
     with pytest.raises(CheckpointError, match="unpack to more"):

@@ -1,0 +1,143 @@
+"""Attention in rectangular windows, lying for half of the channels and standing for the others.
+
+Introduced by CAT (Chen et al., NeurIPS 2022, arXiv:2211.13654, section 3.2), as CRAFT and RGT use it: the
+two halves look along different sides, the bias of relative places comes from a small network (CrossFormer:
+Wang et al., ICLR 2022, arXiv:2108.00154, figure 3), and a depthwise convolution of the values adds what is
+near.
+
+Shapes: B batch, C width, H W size in pixels, P = H · W pixels, n windows, N pixels of a window, h heads of a
+half, d = C / 2h.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from relume.nn.swin import Windows, attend, linear, pictured, pixels_of, relative_places, windows_of
+
+Pair = tuple[Windows, Windows]
+"""Lying and standing windows of one picture."""
+
+
+def rectangles_of(
+    height: int,
+    width: int,
+    sides: tuple[int, int],
+    *,
+    shifted: bool,
+    masked: bool,
+    filled: bool,
+    like: Tensor,
+) -> Pair:
+    """Cut a picture into rectangles of a height and width, and into such of the same turned by 90°.
+
+    Args:
+        height: H.
+        width: W.
+        sides: of a lying window; the standing one has them the other way round.
+        shifted: whether they lie half of each side further down and right.
+        masked: see `nn.swin.windows_of`.
+        filled: whether the picture is filled up by zeros to multiples of the longer side.
+        like: see there.
+    """
+
+    def windows(side: tuple[int, int]) -> Windows:
+        shift = (side[0] // 2, side[1] // 2) if shifted else 0
+        multiple = max(sides) if filled else None
+        return windows_of(height, width, side, shift=shift, masked=masked, filled_to=multiple, like=like)
+
+    return windows(sides), windows((sides[1], sides[0]))
+
+
+class PlaceBias(nn.Module):
+    """A bias for each head and relative place, from a small network of the place's rows and columns.
+
+    Of one channel it gives each head one constant, which a softmax does not notice: a norm over a single
+    number leaves nothing of it.
+
+    Args:
+        width: channels of the network.
+        heads: h.
+        side: height and width of a window.
+    """
+
+    def __init__(self, width: int, heads: int, side: tuple[int, int]) -> None:
+        super().__init__()
+        self.enter = linear(2, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.layers = nn.ModuleList(linear(width, to) for to in (width, width, heads))
+        tall, wide = side
+        down, right = torch.arange(1 - tall, tall), torch.arange(1 - wide, wide)
+        offsets = torch.stack(torch.meshgrid(down, right, indexing="ij"), -1).flatten(0, 1)
+        self.register_buffer("offsets", offsets.float(), persistent=False)
+        self.register_buffer("places", relative_places(tall, wide), persistent=False)
+        self.offsets: Tensor
+        self.places: Tensor
+
+    def forward(self) -> Tensor:
+        """Return the bias, `h N N`."""
+        x = self.enter(self.offsets)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = layer(torch.relu(norm(x)))
+        table: Tensor = x
+        return table[self.places].movedim(-1, 0)
+
+
+class RectangleAttention(nn.Module):
+    """Multi-head attention in lying and standing windows by halves, with what is near added to it.
+
+    Args:
+        width: C.
+        heads: of both halves together, 2h.
+        sides: height and width of a lying window.
+    """
+
+    def __init__(self, width: int, heads: int, sides: tuple[int, int]) -> None:
+        super().__init__()
+        self.heads = heads // 2
+        self.qkv = linear(width, 3 * width)
+        self.places = nn.ModuleList(
+            # The authors' width: a quarter of a quarter of the half's.
+            PlaceBias(width // 2 // 4 // 4, heads // 2, side)
+            for side in (sides, (sides[1], sides[0]))
+        )
+        self.near = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.project = linear(width, width)
+
+    def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
+        """Map pixels `B P C` of a picture of the size of `like` to the same."""
+        qkv = self.qkv(x)
+        near = pixels_of(self.near(pictured(qkv.chunk(3, -1)[2], like)))
+        halves = qkv.unflatten(-1, (3, 2, -1)).unbind(3)  # B P 3 C/2
+        mixed = [self._within(*each) for each in zip(halves, pair, self.places, strict=True)]
+        projected: Tensor = self.project(torch.cat(mixed, -1) + near)
+        return projected
+
+    def _within(self, qkv: Tensor, windows: Windows, bias: nn.Module) -> Tensor:
+        parts = windows.cut(qkv).unflatten(-1, (self.heads, -1))  # B n N 3 h d
+        q, k, v = parts.movedim(2, 4).unbind(2)  # B n h N d
+        mixed = attend(q, k, v, bias=bias(), windows=windows)
+        return windows.joined(mixed.transpose(2, 3).flatten(3))
+
+
+OFFICIAL_NAMES = (
+    (r"\.attns\.(\d)\.pos\.pos_proj\.", r".places.\1.enter."),
+    (r"\.attns\.(\d)\.pos\.pos([123])\.0\.", r".places.\1.norms.\2."),
+    (r"\.attns\.(\d)\.pos\.pos([123])\.2\.", r".places.\1.layers.\2."),
+    (r"(\.places\.\d\.(?:norms|layers))\.1\.", r"\1.0."),
+    (r"(\.places\.\d\.(?:norms|layers))\.2\.", r"\1.1."),
+    (r"(\.places\.\d\.(?:norms|layers))\.3\.", r"\1.2."),
+)
+"""Names that CRAFT's and RGT's authors share, in the order in which they are replaced, and ours."""
+
+
+def sides_of(table: Tensor) -> tuple[int, int]:
+    """Read a window's height and width off an authors' table of relative places, `N N`.
+
+    Along a row of the window its numbers fall by one, and to the next row by more.
+    """
+    first = table[0]
+    row = first == first[0] - torch.arange(len(first), device=first.device)
+    wide = int(row.cumprod(0).sum())
+    return len(first) // wide, wide
