@@ -1,0 +1,51 @@
+"""BSRN on photos shrunk by MATLAB's bicubic, as the paper trains it.
+
+The paper (arXiv:2205.05800) trains with L1 on DIV2K and Flickr2K, 64 patches of 48 pixels, with Adam and
+1e-3, for a million steps. "gpu" is meant for an hour of one GPU, "cpu" for trying out.
+x3 and x4 learn sooner from the trunk of x2: name yours with `--start`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relume.models.super_resolution.bsrn import VARIANTS, BSRNConfig
+from relume.recipes.base import Recipe
+
+SYSTEM = "bsrn"
+
+BUDGETS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "steps": 4000,
+        "data": {"patch": 32, "batch": 8},
+        "optimiser": {"learning_rate": 1e-3},
+        "validate_every": 1000,
+    },
+    "gpu": {
+        "steps": 100_000,
+        "data": {"patch": 48, "batch": 64, "workers": 8},
+        "optimiser": {"learning_rate": 1e-3},
+        "schedule": {"warmup": 1000},
+        "precision": "bf16",
+        "save_every": 1000,
+        "validate_every": 5000,
+    },
+}
+
+
+class BSRNRecipe(Recipe):
+    """A recipe whose network is a BSRN."""
+
+    network: BSRNConfig
+
+
+def recipe(variant: str, budget: str = "cpu") -> BSRNRecipe:
+    """Return the complete recipe of a variant.
+
+    Args:
+        variant: one of BSRN's variants.
+        budget: a key of `BUDGETS`.
+    """
+    network = VARIANTS[variant].config
+    assert isinstance(network, BSRNConfig)
+    return BSRNRecipe(variant=variant, network=network, **BUDGETS[budget])
