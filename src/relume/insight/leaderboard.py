@@ -249,21 +249,18 @@ def draw_plot(standings: Sequence[Standing], path: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullLocator
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "drawing the figure", "train") from error
     scales = sorted({each.scale for each in standings})
-    figure = Figure(figsize=(6.2 * len(scales), 4.6), layout="constrained")
+    figure = Figure(figsize=(7.6 * len(scales), 4.6), layout="constrained")
     panels = figure.subplots(1, len(scales), squeeze=False, sharex=True)[0]
     for panel, scale in zip(panels, scales, strict=True):
         here = [(each, each.cost) for each in standings if each.scale == scale and each.cost]
         for each, cost in here:
             psnr = each.means[0].scores["psnr"]
-            area = 20 + each.parameters / 3000
-            panel.scatter(cost.seconds, psnr, s=area, alpha=0.6)
-            panel.annotate(
-                f"{each.name}\n{each.parameters / 1000:,.0f} K", (cost.seconds, psnr), xytext=(7, 4),
-                textcoords="offset points", fontsize=8,
-            )  # fmt: skip
+            label = f"{each.name}, {each.parameters / 1000:,.0f} K"
+            panel.scatter(cost.seconds, psnr, s=20 + each.parameters / 3000, alpha=0.6, label=label)
         baseline = here[0][0].means[0].bicubic["psnr"]
         panel.axhline(baseline, color="gray", linestyle="--", linewidth=1)
         panel.annotate(
@@ -271,11 +268,15 @@ def draw_plot(standings: Sequence[Standing], path: Path) -> None:
         )
         panel.set(xscale="log", xlabel="seconds for 1280 × 720", title=f"x{scale}")
         panel.set_ylabel(f"PSNR on {here[0][0].means[0].set_name}, dB")
-        panel.margins(0.2)
+        panel.margins(y=0.2)
+        legend = panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+        for handle in legend.legend_handles:
+            handle.set_sizes([40])  # areas are read in the figure
     taken = [each.cost.seconds for each in standings if each.cost]
-    panels[0].set_xlim(min(taken) / 2, max(taken) * 4)  # room for the names on the right
+    panels[0].set_xlim(min(taken) / 2, max(taken) * 2)
+    panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
-    panels[0].xaxis.set_minor_formatter("")
+    panels[0].xaxis.set_minor_locator(NullLocator())
     with whole(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from relume.measures.losses.base import Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork
+
+_EPSILON = 1e-3
 
 
 class PixelLossConfig(LossConfig):
@@ -29,7 +31,13 @@ class PixelLossConfig(LossConfig):
     """
 
     name: Literal["l1", "charbonnier", "mse"] = "l1"
-    epsilon: PositiveFloat = 1e-3
+    epsilon: PositiveFloat = _EPSILON
+
+    @model_validator(mode="after")
+    def _fits(self) -> PixelLossConfig:
+        if self.name != "charbonnier" and self.epsilon != _EPSILON:
+            raise ValueError(f"{self.name} has no epsilon; it is charbonnier's")
+        return self
 
     def build(self, load: LoadNetwork) -> Loss:  # noqa: ARG002
         """Return the loss."""
@@ -45,6 +53,6 @@ class PixelLossConfig(LossConfig):
 CONFIG = PixelLossConfig
 
 
-def charbonnier(output: Tensor, target: Tensor, *, epsilon: float = 1e-3) -> Tensor:
+def charbonnier(output: Tensor, target: Tensor, *, epsilon: float = _EPSILON) -> Tensor:
     """Return mean √(d² + ε²)."""
     return torch.sqrt((output - target).square() + epsilon**2).mean()
