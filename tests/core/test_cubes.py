@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.io import savemat
+from matlab_writing import save
 
 from relume.core.cubes import read_cube
 from relume.core.errors import DataError
@@ -15,14 +15,14 @@ SET = Path(__file__).resolve().parents[3] / "shared" / "data" / "hsi" / "jasperR
 
 
 def test_rows_columns_and_bands_come_out_as_bands_rows_columns(tmp_path):
-    savemat(tmp_path / "cube.mat", {"cube": CUBE, "wavelengths": np.arange(5.0)})
+    save(tmp_path / "cube.mat", {"cube": CUBE, "wavelengths": np.arange(5.0)})
     found = read_cube(tmp_path / "cube.mat")
     assert torch.equal(found, torch.from_numpy(CUBE / 60).permute(2, 0, 1).float())
 
 
 def test_pixels_column_after_column_are_put_in_place(tmp_path):
     pixels = CUBE.transpose(2, 1, 0).reshape(5, 12)
-    savemat(tmp_path / "cube.mat", {"Y": pixels.astype(np.uint16), "nRow": 4, "nCol": 3})
+    save(tmp_path / "cube.mat", {"Y": pixels.astype(np.uint16), "nRow": 4, "nCol": 3})
     assert torch.equal(read_cube(tmp_path / "cube.mat"), torch.from_numpy(CUBE / 60).permute(2, 0, 1).float())
 
 
@@ -37,7 +37,7 @@ def test_pixels_column_after_column_are_put_in_place(tmp_path):
     ],
 )
 def test_what_is_no_cube_is_refused(tmp_path, arrays, says):
-    savemat(tmp_path / "cube.mat", arrays)
+    save(tmp_path / "cube.mat", arrays)
     with pytest.raises(DataError, match=says):
         read_cube(tmp_path / "cube.mat")
 

@@ -1,45 +1,19 @@
-"""MATLAB's files, written here byte by byte as the format's description has them."""
+"""MATLAB's files, written byte by byte as the format's description has them."""
 
 from __future__ import annotations
 
 import contextlib
-import struct
-import zlib
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matlab_writing import matlab, matrix
 
 from relume.core.errors import CheckpointError
 from relume.core.matlab_file import read_arrays
 from relume.measures.niqe import load_natural_model
-
-
-def element(order, kind, data):
-    if len(data) <= 4:
-        return struct.pack(f"{order}I", len(data) << 16 | kind) + data.ljust(4, b"\0")
-    return struct.pack(f"{order}II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
-
-
-def matrix(order, name, array, kind=9, code="f8", mclass=6, flags=0):
-    parts = (
-        element(order, 6, struct.pack(f"{order}II", flags << 8 | mclass, 0))
-        + element(order, 5, np.array(array.shape, f"{order}i4").tobytes())
-        + element(order, 1, name.encode())
-        + element(order, kind, array.astype(f"{order}{code}").tobytes(order="F"))
-    )
-    return element(order, 14, parts)
-
-
-def matlab(order, *elements, packed=False):
-    mark = b"IM" if order == "<" else b"MI"
-    head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}H", 0x0100) + mark
-    if packed:
-        packs = [zlib.compress(each) for each in elements]
-        elements = [struct.pack(f"{order}II", 15, len(each)) + each for each in packs]
-    return head + b"".join(elements)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -6,6 +6,7 @@ weights that were measured (`core.checkpoints`) and is shown beside the claims.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -43,6 +44,21 @@ class Claim:
     metric: str
     value: float
     protocol: str = "sr-y"
+
+
+def claims_of(figures: Mapping[str, Sequence[tuple[float, float]]], sets: Sequence[str]) -> tuple[Claim, ...]:
+    """Return the claims of a table.
+
+    Args:
+        figures: by variant, PSNR and SSIM on each set.
+        sets: the sets' names, in that order.
+    """
+    return tuple(
+        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
+        for variant, pairs in figures.items()
+        for dataset, pair in zip(sets, pairs, strict=True)
+        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

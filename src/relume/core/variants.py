@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,19 @@ class Official:
     config: Config
     state: Mapping[str, Tensor]
     steps: tuple[str, ...] = ()
+
+
+Replacement = str | Callable[[re.Match[str]], str]
+"""What stands in place of a pattern, as `re.sub` takes it."""
+
+
+def renamed(key: str, renames: Iterable[tuple[str, Replacement]]) -> str:
+    """Return a key of a checkpoint with patterns replaced, one after the other.
+
+    Args:
+        key: the authors' name of a tensor.
+        renames: regular expressions and what stands in their place.
+    """
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key

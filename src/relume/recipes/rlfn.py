@@ -8,30 +8,13 @@ x3 and x4 learn sooner from the trunk of x2: name yours with `--start`, which is
 
 from __future__ import annotations
 
-from typing import Any
-
 from relume.models.super_resolution.rlfn import VARIANTS, RLFNConfig
 from relume.recipes.base import Recipe
+from relume.recipes.efficient import efficient_budgets
 
 SYSTEM = "rlfn"
 
-BUDGETS: dict[str, dict[str, Any]] = {
-    "cpu": {
-        "steps": 4000,
-        "data": {"patch": 32, "batch": 8},
-        "optimiser": {"learning_rate": 1e-3},
-        "validate_every": 1000,
-    },
-    "gpu": {
-        "steps": 100_000,
-        "data": {"patch": 64, "batch": 64, "workers": 8},
-        "optimiser": {"learning_rate": 5e-4},
-        "schedule": {"warmup": 1000},
-        "precision": "bf16",
-        "save_every": 1000,
-        "validate_every": 5000,
-    },
-}
+BUDGETS = efficient_budgets(patch=64, batch=64, learning_rate=5e-4)
 
 
 class RLFNRecipe(Recipe):

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.heads import Heads, HeadsConfig, ManyHeaded
 from relume.nn.padding import cut, mirrored_to_multiple
 
@@ -276,8 +276,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         return None
     ours = {}
     for key, value in state.items():
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _RENAMES)
         ours[key] = value
     width, channels = ours["intros.0.weight"].shape[:2]
     depth = sum(re.fullmatch(r"first\.encoders\.\d+\.skip\.weight", key) is not None for key in ours)

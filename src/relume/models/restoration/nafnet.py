@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.heads import Heads, HeadsConfig, ManyHeaded
 from relume.nn.local_mean import LocalMean, window_at
 from relume.nn.norms import LayerNorm2d
@@ -239,8 +239,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         return None
     ours = {}
     for key, value in state.items():
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _RENAMES)
         ours[key] = value[0] if key.endswith("scale") else value
     width, channels = ours["intro.weight"].shape[:2]
     count = ours["ending.weight"].shape[0] // channels

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.heads import Heads, HeadsConfig, ManyHeaded
 from relume.nn.padding import cut, mirrored_to_multiple
 from relume.nn.restormer import RENAMES, Block, Double, Halve, Norm, Similarity, depth_at, ratio_of
@@ -231,6 +231,5 @@ def _rename(key: str, halvings: int) -> str:
             "reduce_chan_level": ("fuses", halvings - number),
         }[kind]
         key = f"{place[0]}.{place[1]}.{key[match.end() :]}"
-    for pattern, replacement in (*RENAMES, *_RENAMES):
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, (*RENAMES, *_RENAMES))
     return key

@@ -31,10 +31,10 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.blueprint import BlueprintConv2d, SubspaceBlueprintConv2d
 from relume.nn.distillation import CollectedBlocks, FeatureDistillation
 from relume.nn.feature_attention import ContrastAttention, SpatialAttention, filled_for_places
@@ -60,12 +60,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2205.05800",
     code="https://github.com/xiaom233/BSRN",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 _COPIES = 4
@@ -300,8 +295,7 @@ def _kind(state: Mapping[str, Tensor]) -> Kind:
 
 
 def _rename(key: str, kind: Kind) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAMES)
     # Theirs count from 1.
     key = re.sub(r"^B(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}.", key)
     key = re.sub(

@@ -24,7 +24,6 @@ Departs from the paper and its code:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -36,7 +35,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.network import Network
 from relume.nn.token_groups import grouped_attention, means_of_runs, moved, projected, sorted_by_centre
 
@@ -362,8 +361,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         return None
     ours: dict[str, Tensor] = {}
     for key, value in state.items():
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _RENAMES)
         ours[key] = value
     return Official(_config_of(ours), ours)
 

@@ -44,7 +44,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.convformer import FoldedConvFormer, FoldedFeedForward, FoldedMixer
 from relume.nn.depthwise import LargeDepthwiseConv2d
 from relume.nn.folding import before_scale, behind_norm, with_skip
@@ -402,20 +402,14 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         edge_masks="authors" if in_training_form else "textbook",
     )
     branches = re.compile(r"\.((scale|mask)_(sobel_[xy]|laplacian)|(sobel_[xy]|laplacian)_bias)$")
-    ours = {_rename(key): value for key, value in state.items() if not branches.search(key)}
+    ours = {renamed(key, _RENAMES): value for key, value in state.items() if not branches.search(key)}
     if not in_training_form:
         return Official(config, ours, steps=("reparameterise",))
     for prefix in [key.removesuffix("mask_sobel_x") for key in state if key.endswith(".mask_sobel_x")]:
-        local = _rename(f"{prefix}pos.")
+        local = renamed(f"{prefix}pos.", _RENAMES)
         ours[f"{local}conv.weight"] = ours.pop(f"{local}weight")
         ours[f"{local}conv.bias"] = ours.pop(f"{local}bias")
         ours[f"{local}masks"] = torch.stack([state[f"{prefix}mask_{name}"] for name in _BRANCHES])
         ours[f"{local}strengths"] = torch.stack([state[f"{prefix}scale_{name}"] for name in _BRANCHES])
         ours[f"{local}biases"] = torch.stack([state[f"{prefix}{name}_bias"] for name in _BRANCHES])
     return Official(config, ours)
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key

@@ -35,10 +35,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
@@ -72,12 +72,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2308.05022",
     code="https://github.com/AVC2-UESTC/CRAFT-SR",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 
@@ -382,6 +377,5 @@ def _rename(key: str) -> str:
     key = _RECTANGLE.sub(
         lambda match: f"groups.{match[1]}.layers.{int(match[2]) // 2}.rectangles.{int(match[2]) % 2}.", key
     )
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAMES)
     return key

@@ -35,10 +35,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.colour import RGB_MEAN
 from relume.nn.local_windows import over_windows
 from relume.nn.network import Network
@@ -86,12 +86,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2301.02031",
     code="https://github.com/NeonLeexiang/DLGSANet",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 _EDGE_WINDOW = 48
@@ -374,8 +369,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     for key, value in state.items():
         key = _PLACE.sub(placed, key)
         key = re.sub(r"norm\.body\.(?=\w+$)", "norm.", key) if key.startswith(("first_norm", "norm")) else key
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _RENAMES)
         ours[key] = value
     config = _config_of(ours, norms=norms)
     return None if config is None else Official(config, ours)

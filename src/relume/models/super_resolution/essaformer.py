@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.network import Network
 
 CARD = Card(
@@ -198,8 +198,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         return None
     ours: dict[str, Tensor] = {}
     for key, value in state.items():
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _RENAMES)
         ours[key] = value
     width, bands = ours["shallow.weight"].shape[:2]
     steps = sum(re.fullmatch(r"enlarge\.\d+\.weight", key) is not None for key in ours)

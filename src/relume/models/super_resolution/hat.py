@@ -33,10 +33,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.overlapping import OverlappingAttention
@@ -80,12 +80,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2205.04437",
     code="https://github.com/XPixelGroup/HAT",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 
@@ -330,17 +325,11 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     for key, value in state.items():
         layer, _, kind = key.rpartition(".")
         if not _COMPUTED.search(key):
-            ours[f"{ends[layer]}.{kind}" if layer in ends else _rename(key)] = value
+            ours[f"{ends[layer]}.{kind}" if layer in ends else renamed(key, _RENAMES)] = value
     config = _config_of(ours, known, identity="conv_after_body.weight" not in state)
     for name in [name for name in ours if name.endswith(".overlap.attention.bias_table")]:
         ours[name] = _from_the_first_place(ours[name], config)
     return Official(config, ours)
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def _config_of(ours: Mapping[str, Tensor], known: Mapping[str, int], *, identity: bool) -> HATConfig:

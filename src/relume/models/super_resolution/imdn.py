@@ -37,10 +37,10 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.distillation import CollectedBlocks
 from relume.nn.feature_attention import ContrastAttention
 from relume.nn.network import Network, reach
@@ -66,12 +66,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="1909.11856",
     code="https://github.com/Zheng222/IMDN",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 Form = Literal["standard", "same_size", "rtc", "rte"]
@@ -288,8 +283,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
 
 
 def _rename(key: str, *, last: int) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAMES)
     # Theirs count from 1, and the fusion goes on counting.
     key = re.sub(r"^(?:IMDB|block)(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}.", key)
     key = re.sub(rf"\.c{last + 1}\.", ".fuse.", key)

@@ -28,10 +28,10 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.distillation import CollectedBlocks, FeatureDistillation
 from relume.nn.feature_attention import ContrastAttention, SpatialAttention, filled_for_places
 from relume.nn.network import Network
@@ -60,12 +60,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2009.11551",
     code="https://github.com/njulj/RFDN",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 _SLOPE = 0.05
@@ -230,8 +225,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
 
 
 def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAMES)
     # Theirs count from 1.
     key = re.sub(r"^B(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}.", key)
     return re.sub(

@@ -33,10 +33,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.padding import cut, mirrored_from_small
@@ -68,12 +68,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2303.06373",
     code="https://github.com/zhengchen1999/RGT",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 _LEAST = 16
@@ -384,7 +379,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     for key, value in state.items():
         layer, _, kind = key.rpartition(".")
         if not _COMPUTED.search(key):
-            ours[f"{ends[layer]}.{kind}" if layer in ends else _rename(key)] = value
+            ours[f"{ends[layer]}.{kind}" if layer in ends else renamed(key, _RENAMES)] = value
     width, channels = ours["shallow.weight"].shape[:2]
     depths: list[int] = []
     for match in filter(None, map(_LAYER.match, ours)):
@@ -409,9 +404,3 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         **known,
     }
     return Official(RGTConfig.parse(values, where="an RGT of its authors"), ours)
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key

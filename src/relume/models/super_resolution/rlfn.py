@@ -24,10 +24,10 @@ from collections.abc import Mapping
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.feature_attention import SpatialAttention, filled_for_places
 from relume.nn.network import Network
 from relume.nn.padding import cut
@@ -52,12 +52,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2205.07514",
     code="https://github.com/bytedance/RLFN",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 _SLOPE = 0.05
@@ -207,8 +202,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
 
 
 def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAMES)
     # Theirs count from 1, ours with the activations.
     key = re.sub(r"^block_(\d+)\.", lambda match: f"blocks.{int(match[1]) - 1}.", key)
     return re.sub(r"\.c(\d)_r\.", lambda match: f".local.{2 * int(match[1]) - 2}.", key)

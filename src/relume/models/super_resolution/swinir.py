@@ -34,10 +34,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.core.card import Card, Claim, Task
+from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.padding import cut
@@ -67,12 +67,7 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2108.10257",
     code="https://github.com/JingyunLiang/SwinIR",
-    claims=tuple(
-        Claim(variant=variant, dataset=dataset, metric=metric, value=value)
-        for variant, figures in _FIGURES.items()
-        for dataset, pair in zip(_SETS, figures, strict=True)
-        for metric, value in zip(("psnr", "ssim"), pair, strict=True)
-    ),
+    claims=claims_of(_FIGURES, _SETS),
 )
 
 
@@ -330,8 +325,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
 def _rename(key: str, *, encoders: int) -> str:
     # DCPT's code keeps the second half of the blocks under names of their own.
     key = re.sub(r"^decode_layers(\d+)\.", lambda match: f"layers.{int(match[1]) + encoders}.", key)
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAMES)
     return key
 
 

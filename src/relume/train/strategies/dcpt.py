@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from relume.core.card import Card, Task
+from relume.core.variants import renamed
 from relume.nn.classifier import FeatureClassifierConfig
 
 CARD = Card(
@@ -98,11 +99,7 @@ def classifier_from_official(
     """
     if "mixing_weights" not in state or "bottleneck_layers.0.0.conv1.weight" not in state:
         return None
-    ours = {}
-    for key, value in state.items():
-        for pattern, replacement in _RENAMES:
-            key = re.sub(pattern, replacement, key)
-        ours[key] = value
+    ours = {renamed(key, _RENAMES): value for key, value in state.items()}
     layers = range(len(ours["shares"]))
     config = FeatureClassifierConfig(
         widths=tuple(ours[f"stages.{index}.0.expand.weight"].shape[1] for index in layers),
