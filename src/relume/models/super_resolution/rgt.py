@@ -320,8 +320,11 @@ EXEMPTIONS = {
 }
 """What cannot hold for this model, by the name of the test."""
 
-CANCELLED = (".layers.2.bias", ".key.bias")
-"""Ends of the names of parameters that a softmax cancels: a constant added to all of a query's logits."""
+CANCELLED = (".layers.2.bias", ".norms.2.bias", ".key.bias")
+"""Ends of the names of parameters that a softmax cancels: a constant added to all of a query's logits.
+
+The norm's bias is one where the ReLU behind it lets each value through for all places, or for none.
+"""
 
 
 def tiny(config: RGTConfig) -> RGTConfig:
