@@ -60,6 +60,8 @@ def main():
     accelerator = Accelerator(cpu=True)
     outcome = overflown(accelerator)
     (folder / f"outcome-{accelerator.process_index}.json").write_text(json.dumps(outcome))
+    # A process may not leave while another still talks to it.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
