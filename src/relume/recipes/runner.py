@@ -195,8 +195,7 @@ class Run:
                 averaged = self.loop.run()
             if main:
                 self._write(self.weights_path, averaged, self.recipe.steps, finished=True)
-        # Without this, several processes wait for each other for ever when they exit.
-        self.loop.accelerator.end_training()
+        self.loop.part()
         return self.weights_path
 
     def rehearse(self, *, steps: int = 10) -> Rehearsal:

@@ -340,6 +340,15 @@ class Loop:
         self._beginning = None
         self.accelerator.wait_for_everyone()
 
+    def part(self) -> None:
+        """Let the processes part; all of them call it when the last has nothing more to say.
+
+        Without it, several processes wait for each other for ever when they exit; and one that leaves
+        while another still works can end in "terminate called without an active exception".
+        """
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+
 
 class _Meter:
     """Means, over steps and processes, of what was added; one synchronisation for each taking."""

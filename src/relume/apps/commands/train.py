@@ -120,8 +120,7 @@ def _rehearse(recipe: Recipe, text: str) -> None:
         left = memory_left(loop.accelerator.device)
         rehearsal = prepared.rehearse()
         main, world = loop.accelerator.is_main_process, loop.accelerator.num_processes
-        # Without this, several processes wait for each other for ever when they exit.
-        loop.accelerator.end_training()
+        loop.part()
     if not main:
         return
     network, timing, patch = prepared.network, rehearsal.timing, recipe.data.patch
