@@ -3,10 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+
+import pytest
 
 from relume.apps import catalogue
 from relume.core import catalogue as catalogue_of
-from relume.core.catalogue import FILE, systems, variants
+from relume.core.catalogue import FILE, TRIALS, WEIGHTS, systems, variants
+from relume.core.checkpoints import read_checkpoint, write_checkpoint
+from relume.core.errors import RelumeError
 
 
 def test_catalogue_is_not_stale():
@@ -23,6 +28,32 @@ def test_every_variant_is_found_under_its_name():
 def test_shipped_weights_lie_where_the_catalogue_says():
     for variant in variants().values():
         assert variant.weights_path is None or variant.weights_path.is_file()
+
+
+def test_short_trainings_are_of_variants_without_weights_and_beat_bicubic():
+    for path in TRIALS.glob("*.json"):
+        variant = variants()[path.stem]
+        assert variant.weights is None
+        assert variant.trained["command"].startswith(f"relume train {path.stem} ")
+        assert all(entry["psnr"] > entry["bicubic_psnr"] for entry in variant.measured)
+
+
+def test_a_short_training_is_kept_without_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "TRIALS", tmp_path)
+    shipped = WEIGHTS / "espcn-x3.safetensors"
+    told = json.loads(catalogue.keep_trial(shipped).read_text())
+    header, state = read_checkpoint(shipped)
+    assert (tmp_path / "espcn-x3.json").exists()
+    assert told["measured"] == list(header.measured)
+    assert told["trained"]["command"] == header.trained["command"]
+    assert told["trained"]["network"] == {}
+    narrow = {**header.recipe, "network": {**header.recipe["network"], "width": 8}}
+    changed = tmp_path / "changed.safetensors"
+    write_checkpoint(changed, state, replace(header, recipe=narrow))
+    assert json.loads(catalogue.keep_trial(changed).read_text())["trained"]["network"] == {"width": 8}
+    write_checkpoint(changed, state, replace(header, measured=()))
+    with pytest.raises(RelumeError, match="relume evaluate WEIGHTS --record"):
+        catalogue.keep_trial(changed)
 
 
 def modules_after(statement: str) -> set[str]:

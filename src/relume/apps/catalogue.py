@@ -1,6 +1,8 @@
 """Write what can be generated from the source tree: `python -m relume.apps.catalogue [--check]`.
 
-That is `catalogue.json`, which the command line reads, and `docs/models.md`, for people.
+That is `catalogue.json`, which the command line reads, and `docs/models.md`, for people. With `--trial` and
+weights files that `relume evaluate --record` measured, what their headers tell of a short training is kept
+first, as `trials/VARIANT.json`, without the weights.
 """
 
 from __future__ import annotations
@@ -10,19 +12,23 @@ import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
 import relume
-from relume.core.catalogue import FILE, PACKAGE, WEIGHTS
-from relume.core.checkpoints import read_header
+from relume.core.catalogue import FILE, PACKAGE, TRIALS, WEIGHTS
+from relume.core.checkpoints import Header, read_header
 from relume.core.config import Config
+from relume.core.errors import RelumeError
 from relume.core.files import whole
+from relume.models import zoo
 from relume.nn.network import Network
 
 PAGE = PACKAGE.parent.parent / "docs" / "models.md"
+_UNTRAINED: dict[str, Any] = {"measured": [], "trained": {}}
 _ROOMS = ("models", "data", "measures", "nn", "train", "compress", "infer", "insight")
 
 
@@ -70,9 +76,37 @@ def _weights(variant: str) -> dict[str, Any]:
     path = WEIGHTS / f"{variant}.safetensors"
     header = read_header(path) if path.exists() else None
     if header is None:
-        return {"weights": None, "measured": [], "trained": {}}
+        trial = TRIALS / f"{variant}.json"
+        return {"weights": None, **(json.loads(trial.read_text("utf-8")) if trial.exists() else _UNTRAINED)}
+    return {"weights": path.name, **_told(header)}
+
+
+def _told(header: Header) -> dict[str, Any]:
     trained = {**header.trained, "start": (header.recipe or {}).get("start")}
-    return {"weights": path.name, "measured": list(header.measured), "trained": trained}
+    return {"measured": list(header.measured), "trained": trained}
+
+
+def keep_trial(weights: Path) -> Path:
+    """Write what a weights file's header tells of its training and figures, and return where.
+
+    Raises:
+        RelumeError: it cannot be read, was not trained by a recipe, or was not measured.
+    """
+    header = read_header(weights)
+    if header is None or not header.recipe or not header.measured:
+        raise RelumeError(
+            f"{weights} is not a training's result with figures; train it, and measure it with "
+            "relume evaluate WEIGHTS --record"
+        )
+    variant = str(header.recipe["variant"])
+    usual = zoo.variant(variant).config.model_dump(mode="json")
+    network = {name: value for name, value in header.recipe["network"].items() if value != usual.get(name)}
+    told = _told(header)
+    told["trained"] |= {"network": network}
+    path = TRIALS / f"{variant}.json"
+    with whole(path) as partial:
+        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def build_page() -> str:
@@ -139,6 +173,12 @@ def _figures(values: Mapping[str, float | None]) -> str:
 
 def main() -> None:
     """Write the files, or with `--check` say which of those that are there is stale."""
+    if "--trial" in sys.argv[1:]:
+        for name in sys.argv[sys.argv.index("--trial") + 1 :]:
+            try:
+                print(f"written: {keep_trial(Path(name)).name}")
+            except RelumeError as error:
+                sys.exit(f"error: {error}")
     texts = {FILE: build(), PAGE: build_page()}
     if "--check" in sys.argv[1:]:
         for path, text in texts.items():

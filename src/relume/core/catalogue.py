@@ -19,6 +19,8 @@ from relume.core.errors import UnknownNameError
 PACKAGE = Path(__file__).resolve().parent.parent
 FILE = PACKAGE / "catalogue.json"
 WEIGHTS = PACKAGE / "weights"
+TRIALS = PACKAGE / "trials"
+"""Short trainings whose weights are not shipped, `VARIANT.json` each: what they reached, and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class CatalogueVariant:
         scale: output pixels for each input pixel along a side.
         parameters: how many, in the form that is used.
         weights: file name of the weights shipped for it, or None.
-        measured: what was measured with those weights.
-        trained: how they came about.
+        measured: what was measured with those weights, or else with those of a short training.
+        trained: how these came about; empty where there are none.
     """
 
     name: str
