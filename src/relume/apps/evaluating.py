@@ -98,6 +98,10 @@ class Way:
 def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
     """Load a model and measure it, with a bar.
 
+    Args:
+        name: a variant or a weights file.
+        way: on what and how.
+
     Raises:
         RelumeError: it cannot be loaded or measured so.
     """
@@ -121,13 +125,17 @@ def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
 def standing(name: str, way: Way) -> Standing:
     """Measure a model's figures, and what an output of 1280 × 720 pixels costs.
 
+    Args:
+        name: a variant or a weights file.
+        way: on what and how.
+
     Raises:
         RelumeError: it cannot be loaded or measured so.
     """
     restorer, result = measured(name, way)
-    network, _ = zoo.load(name if name in variants() else Path(name))
+    network, _ = zoo.load(name)
     parameters, channels = count_parameters(network), network.contract.channels
-    # The engine's input is RGB or as many channels as the model's; time is the engine's own.
+    # Of the network alone, as papers count it: what the restorer does about a picture's colours is left out.
     cost = time_run(restorer.engine, channels=channels, scale=restorer.scale, device=restorer.engine.device)
     macs = count_macs(network, channels=channels, scale=restorer.scale)
     called = restorer.name if name in variants() else Path(name).stem

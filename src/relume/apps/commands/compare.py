@@ -140,6 +140,7 @@ def _check_outputs(photo: Path, sheet: Path, table: Path | None, *, overwrite: b
 
 def _models(scale: int, more: list[str]) -> list[str]:
     """Names of the models to compare: those that come with weights for this scale, and those asked for."""
+    from relume.apps.face import variant_named
     from relume.core.catalogue import variants
 
     ready = [
@@ -147,7 +148,7 @@ def _models(scale: int, more: list[str]) -> list[str]:
         for each in variants().values()
         if each.scale == scale and each.weights_path and each.weights_path.is_file()
     ]
-    chosen = list(dict.fromkeys([*ready, *more]))
+    chosen = list(dict.fromkeys([*ready, *(variant_named(name, scale) for name in more)]))
     if not chosen:
         raise RelumeError(
             f"no model of scale {scale} comes with weights; name one with -n, or see relume models"
