@@ -19,7 +19,7 @@ import relume
 from relume.core.catalogue import FILE, PACKAGE, WEIGHTS
 from relume.core.checkpoints import read_header
 from relume.core.config import Config
-from relume.core.files import whole
+from relume.core.files import write_text
 from relume.nn.network import Network
 
 PAGE = PACKAGE.parent.parent / "docs" / "models.md"
@@ -146,8 +146,7 @@ def main() -> None:
                 sys.exit(f"{path.name} is stale; run: python -m {__spec__.name}")
         return
     for path, text in texts.items():
-        with whole(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(path, text)
         print(f"written: {path.name} (relume {relume.__version__})")
 
 

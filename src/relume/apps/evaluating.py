@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs
 from relume.data.degradations.base import DegradationConfig
 from relume.infer.restorer import Restorer
 from relume.insight.evaluate import Evaluation, Row, evaluate
-from relume.insight.leaderboard import Standing, count_macs, time_run
+from relume.insight.leaderboard import Cost, Standing, count_macs, time_run
 from relume.measures.protocols import Protocol
 from relume.models import zoo
 from relume.nn.network import count_parameters
@@ -136,11 +136,12 @@ def standing(name: str, way: Way) -> Standing:
     network, _ = zoo.load(name)
     parameters, channels = count_parameters(network), network.contract.channels
     # Of the network alone, as papers count it: what the restorer does about a picture's colours is left out.
-    cost = time_run(restorer.engine, channels=channels, scale=restorer.scale, device=restorer.engine.device)
-    macs = count_macs(network, channels=channels, scale=restorer.scale)
+    engine, scale = restorer.engine, restorer.scale
+    expense = time_run(engine, channels=channels, scale=scale, device=engine.device)
+    macs = count_macs(network, channels=channels, scale=scale)
     called = restorer.name if name in variants() else Path(name).stem
     return Standing(
-        name=called, scale=restorer.scale, parameters=parameters, cost=replace(cost, macs=macs),
+        name=called, scale=scale, parameters=parameters, cost=Cost(macs=macs, expense=expense),
         means=result.means,
     )  # fmt: skip
 
