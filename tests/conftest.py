@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# What they assert is told as in a test itself.
+pytest.register_assert_rewrite("official")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
