@@ -34,3 +34,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared folder of pictures and weights at {folder}")
     return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with one small photo of noise."""
+    import torch
+
+    from relume.core.pictures import Picture, write
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    torch.manual_seed(0)
+    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
+    return folder
