@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# What they assert is told as in a test itself.
+pytest.register_assert_rewrite("official")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -30,4 +33,18 @@ def shared() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"no shared folder of pictures and weights at {folder}")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with one small photo of noise."""
+    import torch
+
+    from relume.core.pictures import Picture, write
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    torch.manual_seed(0)
+    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
     return folder

@@ -13,6 +13,7 @@ from PIL import Image
 
 from commanding import picture_file, size_of
 from relume.apps.face import load
+from relume.core.catalogue import find_variant
 from relume.core.pictures import Picture, read, write
 from relume.infer.consistency import consistency
 
@@ -79,6 +80,20 @@ def test_a_model_of_another_scale_is_told_and_the_others_are_shown(
     assert done.stderr.count("\n") == 1
     assert default_model in done.stdout
     assert (tmp_path / "a_compare.png").is_file()
+
+
+def test_a_name_that_scales_share_is_its_variant_of_the_scale(tmp_path, relume, photo):
+    if find_variant("cfsr-x2").weights_path is None:
+        pytest.skip("cfsr-x2 comes without weights in this tree")
+    done = relume(
+        "compare", "a.png", "-s", "2", "-n", "cfsr", "--crop", "0,0,8,8", "-o", "b.png",
+        "--output-table", "a.csv", cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    with (tmp_path / "a.csv").open() as file:
+        names = [row["model"] for row in csv.DictReader(file)]
+    assert names.count("cfsr-x2") == 1
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from relume.core.checkpoints import read_tensors
 from relume.core.errors import CheckpointError, OutputExistsError, RelumeError
-from relume.core.files import whole
+from relume.core.files import whole, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_the_parts_of_others(tmp_path):
@@ -27,6 +27,12 @@ def test_a_failure_leaves_the_old_file_and_the_parts_of_others(tmp_path):
     with whole(target) as hidden:
         hidden.write_text("new")
     assert (target.read_text(), others.read_text()) == ("new", "somebody else's")
+
+
+def test_text_is_written_as_it_is_and_names_keep_their_bytes(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "ü\n" + os.fsdecode(b"\xff") + "\r\n")
+    assert target.read_bytes() == "ü\n".encode() + b"\xff\r\n"
 
 
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import relume
+from relume.core.catalogue import find_variant
 from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
 from relume.core.pictures import Picture, write
 from relume.data.benchmarks import find_pairs
@@ -146,6 +147,19 @@ def test_several_models_make_one_table_past_one_that_fails(desk):
     assert float(rows["tiny"]["set psnr"]) == pytest.approx(entry["psnr"], abs=1e-4)
     assert rows["tiny"]["parameters"] == str(sum(value.numel() for value in CFSR(TINY).parameters()))
     assert "tiny" in done.stdout
+
+
+def test_a_name_that_scales_share_is_its_default_variant(desk):
+    if find_variant("cfsr-x4").weights_path is None:
+        pytest.skip("cfsr-x4 comes without weights in this tree")
+    done = evaluate(desk, "cfsr", "cfsr-x4", "--data", "set")
+    assert {path.name for path in (desk / "evaluation").iterdir()} == {
+        "cfsr-x4-sr-y.csv",
+        "cfsr-x4-sr-y.json",
+    }
+    model = json.loads((desk / "evaluation" / "cfsr-x4-sr-y.json").read_text())["model"]
+    assert (model["name"], model["file"]) == ("cfsr-x4", "cfsr-x4.safetensors")
+    assert done.stdout.startswith("cfsr-x4, x4")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from relume.core.expense import Expense
 from relume.insight import leaderboard
 from relume.insight.evaluate import SetMean
 from relume.insight.leaderboard import Cost, Standing
@@ -16,7 +17,7 @@ from relume.models import zoo
 def standing(name, psnr, *, scale=2, seconds=0.5):
     scores, bicubic = {"psnr": psnr, "ssim": psnr / 40}, {"psnr": 30.0, "ssim": 0.75}
     mean = SetMean(set_name="Set5", pictures=5, scores=scores, bicubic=bicubic, seconds=0.1)
-    cost = Cost(macs=1_500_000_000, seconds=seconds, memory=3 << 20)
+    cost = Cost(macs=1_500_000_000, expense=Expense(seconds=seconds, memory=3 << 20))
     return Standing(name=name, scale=scale, parameters=12_345, cost=cost, means=(mean,))
 
 
@@ -44,9 +45,9 @@ def test_time_is_taken_of_an_output_of_1280_by_720():
         seen.append(tuple(low.shape))
         return low
 
-    cost = leaderboard.time_run(run, channels=1, scale=3, device="cpu")
+    expense = leaderboard.time_run(run, channels=1, scale=3, device="cpu")
     assert seen == [(1, 1, 32, 32), (1, 1, 240, 426), (1, 1, 240, 426)]
-    assert cost.seconds > 0
+    assert expense.seconds > 0
 
 
 def test_each_scale_is_ranked_with_bicubic_in_it():

@@ -1,15 +1,19 @@
 """The authors' recorded cases, built as our networks."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import pytest
 import torch
 from safetensors import safe_open
 
 from relume.core.catalogue import systems
 from relume.core.checkpoints import read_tensors
+from relume.core.config import Config
+from relume.core.variants import Official
 from relume.models import zoo
 from relume.nn.network import Network
 
@@ -56,6 +60,36 @@ def read_case(path: Path) -> Case:
     network.load_state_dict(dict(official.state))
     recorded = {key: value for key, value in tensors.items() if "/" not in key}
     return Case(network, module, system, metadata, recorded)
+
+
+def check_read(official: Official | None, network: Network, *, config: Config | None = None) -> None:
+    """Check that what was read off an authors' checkpoint is the network that was written as one.
+
+    Args:
+        official: what `from_official` gave.
+        network: the network; on the device "meta" it has no values to compare.
+        config: the settings to be read, where those are not the network's.
+    """
+    assert official is not None
+    assert official.config == (config or network.config)
+    state = network.state_dict()
+    assert {key: value.shape for key, value in official.state.items()} == {
+        key: value.shape for key, value in state.items()
+    }
+    assert all(value.is_meta or torch.equal(official.state[key], value) for key, value in state.items())
+
+
+def without(state: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """Return what of a checkpoint has names without a part."""
+    return {key: value for key, value in state.items() if part not in key}
+
+
+def authors_shapes(system: str) -> dict[str, list[int]]:
+    """Return the shapes in the authors' own checkpoint, by key; skips the test where there is none."""
+    facts = GOLDEN / system / "facts.json"
+    if not facts.exists():
+        pytest.skip("the authors' lists of keys (shared/golden) are not at hand")
+    return {key: shape for key, shape, _ in json.loads(facts.read_text())["state_keys"]}
 
 
 def _weights(metadata: dict[str, str]) -> Path:

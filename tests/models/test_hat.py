@@ -1,17 +1,14 @@
 """What is HAT's own: checkpoints of every variant, its turned table, and where training starts."""
 
-import json
 import re
 
 import pytest
 import torch
-from official import SHARED
+from official import authors_shapes, check_read, without
 from pydantic import ValidationError
 
 from relume.models.super_resolution.hat import HAT, VARIANTS, HATConfig, from_official, tiny
 from relume.recipes.hat import BUDGETS, recipe
-
-FACTS = SHARED / "golden" / "hat" / "facts.json"
 
 _RENAMES = {
     "shallow.": "conv_first.", "first_norm.": "patch_embed.norm.", "fuse.": "conv_after_body.",
@@ -52,11 +49,7 @@ def authors_state(network):
 def test_the_authors_checkpoint_of_every_variant_is_recognised(name):
     with torch.device("meta"):  # numbers that nobody looks at
         network = HAT(VARIANTS[name].config)
-    found = from_official(authors_state(network))
-    assert found.config == network.config
-    assert {key: value.shape for key, value in found.state.items()} == {
-        key: value.shape for key, value in network.state_dict().items()
-    }
+    check_read(from_official(authors_state(network)), network)
 
 
 @pytest.mark.parametrize(
@@ -65,27 +58,20 @@ def test_the_authors_checkpoint_of_every_variant_is_recognised(name):
 )
 def test_other_settings_and_values_come_back(changes):
     network = HAT(tiny(VARIANTS["hat-x3"].config).model_copy(update=changes))
-    found = from_official(authors_state(network))
-    assert found.config == network.config.model_copy(update={"features": found.config.features})
-    assert found.state.keys() == network.state_dict().keys()
-    assert all(torch.equal(found.state[key], value) for key, value in network.state_dict().items())
+    check_read(from_official(authors_state(network)), network)
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="the authors' lists of keys (shared/golden) are not at hand")
 def test_the_authors_own_list_of_keys_is_read():
-    facts = json.loads(FACTS.read_text())
-    state = {key: torch.empty(shape, device="meta") for key, shape, _ in facts["state_keys"]}
-    found = from_official(state)
-    assert found.config == VARIANTS["hat-x4"].config
     with torch.device("meta"):
-        HAT(found.config).load_state_dict(dict(found.state), assign=True)
+        state = {key: torch.empty(shape) for key, shape in authors_shapes("hat").items()}
+        check_read(from_official(state), HAT(VARIANTS["hat-x4"].config))
 
 
 def test_relatives_are_not_taken_for_it():
     state = authors_state(HAT(tiny(VARIANTS["hat-x2"].config)))
     assert from_official(state)
     for missing in ("conv_block.cab.3.attention.1", "overlap_attn.relative", "conv_before"):
-        assert from_official({key: value for key, value in state.items() if missing not in key}) is None
+        assert from_official(without(state, missing)) is None
 
 
 @torch.no_grad()

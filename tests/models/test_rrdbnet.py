@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from official import check_read
 from pydantic import ValidationError
 
 from relume.models.super_resolution.rrdbnet import VARIANTS, RRDBNet, RRDBNetConfig, from_official, tiny
@@ -53,10 +54,7 @@ def test_every_published_layout_is_recognised(layout, settings):
     state = theirs(network, layout)
     assert len(state) == len(network.state_dict())
     for prefix in ("", "model."):
-        found = from_official({key.removeprefix(prefix): value for key, value in state.items()})
-        assert found.config == network.config
-        assert found.state.keys() == network.state_dict().keys()
-        assert all(torch.equal(found.state[key], value) for key, value in network.state_dict().items())
+        check_read(from_official({key.removeprefix(prefix): value for key, value in state.items()}), network)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from official import check_read
 from torch import nn
 from torch.nn import functional as F
 
@@ -50,10 +51,7 @@ def theirs(network):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_is_recognised_in_the_authors_layout(name, biases):
     network = SESR(VARIANTS[name].config.model_copy(update={"biases": biases}))
-    found = from_official(theirs(network))
-    assert found.config == network.config
-    assert found.state.keys() == network.state_dict().keys()
-    assert all(torch.equal(found.state[key], value) for key, value in network.state_dict().items())
+    check_read(from_official(theirs(network)), network)
 
 
 def test_relatives_are_not_taken_for_it():

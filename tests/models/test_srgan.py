@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from official import check_read
 from pydantic import ValidationError
 from torch import nn
 
@@ -59,10 +60,7 @@ def test_every_variant_is_recognised_in_the_layout_of_its_code(name, depth):
         else [lornatang(network, older=older) for older in (False, True)]
     )
     for state in states:
-        found = from_official(state)
-        assert found.config == network.config
-        assert found.state.keys() == network.state_dict().keys()
-        assert all(torch.equal(found.state[key], value) for key, value in network.state_dict().items())
+        check_read(from_official(state), network)
 
 
 def test_relatives_are_not_taken_for_it():

@@ -29,7 +29,6 @@ from relume.nn.tunable import (
     TunableLayer,
     TunableLinear,
     TunableParameter,
-    linear_from_port,
 )
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -84,7 +83,7 @@ def layer_of(kwargs, state):
         case "TunableConvTranspose2d":
             return TunableConvTranspose2d(nn.ConvTranspose2d(**values), **how), state
         case "TunableLinear":
-            return TunableLinear(nn.Linear(**values), **how), linear_from_port(state)
+            return TunableLinear(nn.Linear(**values), **how), {**state, "weight": state["weight"].mT}
         case "TunableDense":
             return TunableLinear(nn.Linear(values["in_channels"], values["out_channels"]), **how), state
     return TunableParameter(torch.rand(values["_shape"]), **how), state

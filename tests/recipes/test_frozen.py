@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from relume.core.errors import ConfigError
-from relume.core.pictures import Picture, write
 from relume.models import zoo
 from relume.recipes.runner import Run, find_recipe
 
@@ -15,15 +14,6 @@ CHANGES = {
     "start": None, "network.width": 8, "network.depth": 1,
     "network.settings": {"scale": 4, "width": 8, "depths": [1], "kernel_size": 3},
 }  # fmt: skip
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    torch.manual_seed(0)
-    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
-    return folder
 
 
 def prepare(photos, folder, **more):

@@ -23,7 +23,7 @@ from relume.core.catalogue import FILE, PACKAGE, TRIALS, WEIGHTS
 from relume.core.checkpoints import Header, read_header
 from relume.core.config import Config
 from relume.core.errors import RelumeError
-from relume.core.files import whole
+from relume.core.files import write_text
 from relume.models import zoo
 from relume.nn.network import Network
 
@@ -104,8 +104,7 @@ def keep_trial(weights: Path) -> Path:
     told = _told(header)
     told["trained"] |= {"network": network}
     path = TRIALS / f"{variant}.json"
-    with whole(path) as partial:
-        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(told, indent=1) + "\n")
     return path
 
 
@@ -186,8 +185,7 @@ def main() -> None:
                 sys.exit(f"{path.name} is stale; run: python -m {__spec__.name}")
         return
     for path, text in texts.items():
-        with whole(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(path, text)
         print(f"written: {path.name} (relume {relume.__version__})")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs
 from relume.data.degradations.base import DegradationConfig
 from relume.infer.restorer import Restorer
 from relume.insight.evaluate import Evaluation, Row, evaluate
-from relume.insight.leaderboard import Standing, count_macs, time_run
+from relume.insight.leaderboard import Cost, Standing, count_macs, time_run
 from relume.measures.protocols import Protocol
 from relume.models import zoo
 from relume.nn.network import count_parameters
@@ -98,6 +98,10 @@ class Way:
 def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
     """Load a model and measure it, with a bar.
 
+    Args:
+        name: a variant or a weights file.
+        way: on what and how.
+
     Raises:
         RelumeError: it cannot be loaded or measured so.
     """
@@ -121,18 +125,23 @@ def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
 def standing(name: str, way: Way) -> Standing:
     """Measure a model's figures, and what an output of 1280 × 720 pixels costs.
 
+    Args:
+        name: a variant or a weights file.
+        way: on what and how.
+
     Raises:
         RelumeError: it cannot be loaded or measured so.
     """
     restorer, result = measured(name, way)
-    network, _ = zoo.load(name if name in variants() else Path(name))
+    network, _ = zoo.load(name)
     parameters, channels = count_parameters(network), network.contract.channels
-    # The engine's input is RGB or as many channels as the model's; time is the engine's own.
-    cost = time_run(restorer.engine, channels=channels, scale=restorer.scale, device=restorer.engine.device)
-    macs = count_macs(network, channels=channels, scale=restorer.scale)
+    # Of the network alone, as papers count it: what the restorer does about a picture's colours is left out.
+    engine, scale = restorer.engine, restorer.scale
+    expense = time_run(engine, channels=channels, scale=scale, device=engine.device)
+    macs = count_macs(network, channels=channels, scale=scale)
     called = restorer.name if name in variants() else Path(name).stem
     return Standing(
-        name=called, scale=restorer.scale, parameters=parameters, cost=replace(cost, macs=macs),
+        name=called, scale=scale, parameters=parameters, cost=Cost(macs=macs, expense=expense),
         means=result.means,
     )  # fmt: skip
 

@@ -85,9 +85,13 @@ def load(
     return Restorer(network, name=called, engine=engine, place=place, relatives=relatives, say=say)
 
 
-def variant_named(name: str) -> str:
-    """Return a name as it is, and for a family's that of the variant which is used by default."""
-    return choose(name, None) if is_family(name) else name
+def variant_named(name: str, scale: float | None = None) -> str:
+    """Return a name as it is, and for a family's that of the variant which `choose` takes for a scale.
+
+    Raises:
+        RelumeError: the family's variants are not to be chosen from.
+    """
+    return choose(name, scale) if is_family(name) else name
 
 
 def choose(family: str, scale: float | None) -> str:

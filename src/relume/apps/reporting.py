@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import tempfile
 import threading
@@ -16,7 +14,8 @@ from rich.text import Text
 
 from relume.apps.console import err, megabytes, printable, progress_bar, say, say_error, say_note
 from relume.core.errors import RelumeError
-from relume.core.files import reason, whole
+from relume.core.files import reason, write_text
+from relume.core.tables import csv_text, table_kind
 from relume.infer.batch.manifest import Record
 from relume.infer.batch.pace import Pace
 from relume.infer.batch.planning import Planned
@@ -169,16 +168,11 @@ def write_report(records: Iterable[Record], path: Path) -> None:
     """
     check_report(path)
     rows = [_row(record) for record in records]
-    if path.suffix.lower() == ".json":
+    if table_kind(path) == "json":
         text = json.dumps(rows, indent=1)
     else:
-        table = io.StringIO()
-        writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "models": " ".join(row["models"])} for row in rows)
-        text = table.getvalue()
-    with whole(path) as hidden:
-        hidden.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        text = csv_text(({**row, "models": " ".join(row["models"])} for row in rows), _COLUMNS)
+    write_text(path, text)
 
 
 def check_report(path: Path) -> None:
@@ -187,8 +181,7 @@ def check_report(path: Path) -> None:
     Raises:
         RelumeError: it cannot.
     """
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise RelumeError(f"{path}: a report ends in .csv or .json; choose one of them")
+    table_kind(path)
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

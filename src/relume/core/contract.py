@@ -10,7 +10,7 @@ class Contract:
     """The promise of a model that maps one picture to one picture.
 
     A model takes any height and width from 1 up; where its layers need a
-    multiple, it pads and crops inside.
+    multiple, it pads and crops inside. Values are of 0..1, in and out.
 
     Attributes:
         scale: output pixels for each input pixel along each side (1: same size).
@@ -20,7 +20,6 @@ class Contract:
             luma takes gray pictures, and of others each channel by itself.
         halo: radius in input pixels beyond which the input cannot change an
             output pixel; None where the reach is unbounded.
-        value_range: lowest and highest value of input and output.
         effort: whether `Network.effort` may be set: 0..1, quality against time.
         strength: whether `Network.strength` may be set: 0..1, from one of the looks that the model was
             trained for to the other.
@@ -33,7 +32,6 @@ class Contract:
     channels: int
     halo: int | None
     luma: bool = False
-    value_range: tuple[float, float] = (0.0, 1.0)
     effort: bool = False
     strength: bool = False
 

@@ -104,6 +104,18 @@ def whole(path: Path, *, overwrite: bool = True, error: type[RelumeError] = Relu
             hidden.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, its lines as they are; the file appears whole or not at all.
+
+    A file's name in it that is not UTF-8 keeps its bytes.
+
+    Raises:
+        RelumeError: it cannot be written.
+    """
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
 def take_alone(descriptor: int, busy: RelumeError) -> None:
     """Keep other processes out that ask for the same file, for as long as it is open; not on Windows.
 

@@ -52,3 +52,42 @@ def renamed(key: str, renames: Iterable[tuple[str, Replacement]]) -> str:
     for pattern, replacement in renames:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+def renamed_state(
+    state: Mapping[str, Tensor],
+    renames: Iterable[tuple[str, Replacement]],
+    *,
+    layers: Mapping[str, str] | None = None,
+    computed: re.Pattern[str] | None = None,
+) -> dict[str, Tensor]:
+    """Return an authors' checkpoint under our names.
+
+    Args:
+        state: the authors' checkpoint.
+        renames: as for `renamed`.
+        layers: layers whose names, without "weight" and "bias", are replaced as a whole instead.
+        computed: is found in the names of what is computed anew and so is left out.
+    """
+    renames, layers = tuple(renames), layers or {}
+    ours = {}
+    for key, value in state.items():
+        layer, _, kind = key.rpartition(".")
+        if computed is None or not computed.search(key):
+            ours[f"{layers[layer]}.{kind}" if layer in layers else renamed(key, renames)] = value
+    return ours
+
+
+def depths_of(keys: Iterable[str], *, groups: str = "groups") -> tuple[int, ...]:
+    """Return how many layers each group of a network has, by the names of its tensors.
+
+    Args:
+        keys: names, of which "groups.1.layers.3.norm.weight" is of group 1 and its fourth layer.
+        groups: what the list of groups is called.
+    """
+    depths: list[int] = []
+    for match in filter(None, map(re.compile(rf"{groups}\.(\d+)\.layers\.(\d+)\.").match, keys)):
+        group, layer = int(match[1]), int(match[2])
+        depths += [0] * (group + 1 - len(depths))
+        depths[group] = max(depths[group], layer + 1)
+    return tuple(depths)

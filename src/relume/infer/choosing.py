@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 
 from relume.core.errors import RelumeError, UnknownNameError
-from relume.core.files import whole
+from relume.core.files import write_text
 from relume.core.machine import cache_folder, cache_trouble, processor
 from relume.infer.engines import engines
 from relume.infer.engines.base import Engine, EngineError, Place
@@ -114,8 +114,7 @@ def remember(network: Network, place: Place, results: Iterable[Measured]) -> Non
     able = _able(network, place)
     known = _remembered()
     known[_key(network, place, able)] = {one.engine: one.seconds for one in results if one.engine in able}
-    with whole(cache_folder() / "engines.json") as hidden:
-        hidden.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    write_text(cache_folder() / "engines.json", json.dumps(known, indent=1))
 
 
 def _able(network: Network, place: Place) -> list[str]:

@@ -11,8 +11,6 @@ Shapes: B batch (1 here), C channels, H W high resolution, h w low resolution.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
@@ -26,8 +24,9 @@ import torch
 from torch import Tensor
 
 from relume.core.errors import DataError
-from relume.core.files import whole
+from relume.core.files import write_text
 from relume.core.machine import versions
+from relume.core.tables import csv_text
 from relume.data.benchmarks import Pair
 from relume.measures.protocols import Protocol
 from relume.nn.resize import enlarge_bicubic
@@ -155,12 +154,7 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
         RelumeError: the file cannot be written.
     """
     records = [_record(row) for row in evaluation.rows]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    with whole(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_text(path, csv_text(records, list(records[0])))
 
 
 def write_json(evaluation: Evaluation, path: Path, *, model: Mapping[str, Any]) -> None:
@@ -194,9 +188,7 @@ def write_json(evaluation: Evaluation, path: Path, *, model: Mapping[str, Any]) 
         ],
         "pictures": [_record(row) for row in evaluation.rows],
     }
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+    write_text(path, json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _measure(upscale: Upscale, pair: Pair, scale: int, protocol: Protocol) -> Row:

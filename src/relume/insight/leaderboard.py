@@ -8,9 +8,6 @@ Shapes: B batch, C channels, h w low resolution, s scale.
 
 from __future__ import annotations
 
-import csv
-import io
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +18,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from relume.core.errors import MissingDependencyError
-from relume.core.files import whole
-from relume.core.memory import memory_taken
+from relume.core.expense import Expense, expense_of
+from relume.core.files import whole, write_text
+from relume.core.tables import csv_text
 from relume.insight.evaluate import SetMean
 from relume.nn.norms import LayerNorm2d
 
 OUTPUT = (720, 1280)
 """Height and width of the output for which cost is told."""
-
-_BRIEF = 2.0
-"""Seconds up to which a run is timed a second time."""
 
 _EACH_NORMED = 5
 """Multiply-accumulates that fvcore counts for a value of a norm with scale and shift."""
@@ -44,13 +39,11 @@ class Cost:
 
     Attributes:
         macs: multiply-accumulates.
-        seconds: of a run.
-        memory: the most that the run held, bytes; None where this system does not tell.
+        expense: time and memory of a run.
     """
 
     macs: int
-    seconds: float
-    memory: int | None
+    expense: Expense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +98,8 @@ def count_macs(network: nn.Module, *, channels: int, scale: int) -> int:
     return counter.get_total_flops() // 2 + normed
 
 
-def time_run(run: Callable[[Tensor], Tensor], *, channels: int, scale: int, device: str) -> Cost:
-    """Run once small and once or twice on the whole; `macs` is left at 0.
+def time_run(run: Callable[[Tensor], Tensor], *, channels: int, scale: int, device: str) -> Expense:
+    """Run once small and then on the whole, and measure that.
 
     Args:
         run: maps `1 C h w` to `1 C sh sw`.
@@ -116,15 +109,7 @@ def time_run(run: Callable[[Tensor], Tensor], *, channels: int, scale: int, devi
     """
     low = torch.rand(1, channels, *low_size(scale), generator=torch.Generator().manual_seed(0))
     run(low[..., :32, :32])
-    with memory_taken(device) as taken:
-        started = time.perf_counter()
-        run(low)
-        seconds = time.perf_counter() - started
-    if seconds <= _BRIEF:
-        started = time.perf_counter()
-        run(low)
-        seconds = min(seconds, time.perf_counter() - started)
-    return Cost(macs=0, seconds=seconds, memory=taken.bytes)
+    return expense_of(lambda: run(low), device=device)[1]
 
 
 def bicubic_of(standing: Standing) -> Standing:
@@ -158,8 +143,8 @@ def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
             "model": each.name,
             "parameters": each.parameters,
             "macs": each.cost.macs if each.cost else None,
-            "seconds": round(each.cost.seconds, 4) if each.cost else None,
-            "memory_bytes": each.cost.memory if each.cost else None,
+            "seconds": round(each.cost.expense.seconds, 4) if each.cost else None,
+            "memory_bytes": each.cost.expense.memory if each.cost else None,
             **{
                 f"{mean.set_name} {metric}": round(value, 4)
                 for mean in each.means
@@ -179,8 +164,9 @@ def cells(standings: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
     for each in ranked(standings):
         cost = each.cost
         line = [f"x{each.scale}", each.name, f"{each.parameters:,}" if cost else "-"]
-        line += [f"{cost.macs / 1e9:.1f} G", f"{cost.seconds:.2f}"] if cost else ["-", "-"]
-        line.append(f"{cost.memory / 2**20:.0f} MiB" if cost and cost.memory is not None else "-")
+        line += [f"{cost.macs / 1e9:.1f} G", f"{cost.expense.seconds:.2f}"] if cost else ["-", "-"]
+        memory = cost.expense.memory if cost else None
+        line.append("-" if memory is None else f"{memory / 2**20:.0f} MiB")
         for mean in each.means:
             line += [f"{mean.scores['psnr']:.2f}", f"{mean.scores['ssim']:.4f}"]
         lines.append(line)
@@ -190,12 +176,7 @@ def cells(standings: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
 def write_csv(standings: Sequence[Standing], path: Path) -> None:
     """Write one line a model; the file appears whole or not at all."""
     records = rows(standings)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    with whole(path) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_text(path, csv_text(records, list(records[0])))
 
 
 def write_markdown(standings: Sequence[Standing], path: Path, *, heading: str, notes: Sequence[str]) -> None:
@@ -211,8 +192,7 @@ def write_markdown(standings: Sequence[Standing], path: Path, *, heading: str, n
         "",
         *notes,
     ]
-    with whole(path) as partial:
-        partial.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(parts) + "\n")
 
 
 def draw_table(standings: Sequence[Standing], path: Path, *, heading: str) -> None:
@@ -260,7 +240,7 @@ def draw_plot(standings: Sequence[Standing], path: Path) -> None:
         for each, cost in here:
             psnr = each.means[0].scores["psnr"]
             label = f"{each.name}, {each.parameters / 1000:,.0f} K"
-            panel.scatter(cost.seconds, psnr, s=20 + each.parameters / 3000, alpha=0.6, label=label)
+            panel.scatter(cost.expense.seconds, psnr, s=20 + each.parameters / 3000, alpha=0.6, label=label)
         baseline = here[0][0].means[0].bicubic["psnr"]
         panel.axhline(baseline, color="gray", linestyle="--", linewidth=1)
         panel.annotate(
@@ -272,7 +252,7 @@ def draw_plot(standings: Sequence[Standing], path: Path) -> None:
         legend = panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
         for handle in legend.legend_handles:
             handle.set_sizes([40])  # areas are read in the figure
-    taken = [each.cost.seconds for each in standings if each.cost]
+    taken = [each.cost.expense.seconds for each in standings if each.cost]
     panels[0].set_xlim(min(taken) / 2, max(taken) * 2)
     panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")

@@ -90,11 +90,6 @@ def protocol(name: str) -> Protocol:
         raise UnknownNameError("protocol", name, _by_name()) from None
 
 
-def protocol_names() -> list[str]:
-    """The names of all protocols, sorted."""
-    return sorted(_by_name())
-
-
 def _by_name() -> dict[str, Protocol]:
     """Every protocol defined in this file; the definition itself is the entry in the list."""
     return {value.name: value for value in globals().values() if isinstance(value, Protocol)}

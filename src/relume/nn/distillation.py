@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from relume.core.variants import Replacement
+
 
 class FeatureDistillation(nn.Module):
     """Three times a 1×1 convolution keeps half of the channels and a refinement with a skip goes on (RFDN).
@@ -69,3 +71,14 @@ class CollectedBlocks(nn.Module):
             x = block(x)
             outputs.append(x)
         return self.close(self.activation(self.fuse(torch.cat(outputs, 1)))) + shallow
+
+
+OFFICIAL_NAMES: tuple[tuple[str, Replacement], ...] = (
+    # Theirs count from 1.
+    (r"^B(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}."),
+    (r"\.c(\d)_d\.", lambda match: f".distillation.distil.{int(match[1]) - 1}."),
+    (r"\.c(\d)_r\.", lambda match: f".distillation.refine.{int(match[1]) - 1}."),
+    (r"\.c4\.", ".distillation.last."),
+    (r"\.c5\.", ".distillation.fuse."),
+)
+"""Names that RFDN's and BSRN's authors share, and ours for a `trunk` of blocks with a `distillation`."""

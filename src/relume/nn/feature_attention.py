@@ -110,3 +110,17 @@ def _enlarged(x: Tensor, dim: int, places: int, length: int) -> Tensor:
     share = share if dim == 3 else share[:, None]
     after = torch.minimum(before + 1, last)
     return x.index_select(dim, before) * (1 - share) + x.index_select(dim, after) * share
+
+
+OFFICIAL_NAMES = (
+    (r"\.cca\.conv_du\.0\.", ".attend.squeeze."),
+    (r"\.cca\.conv_du\.2\.", ".attend.expand."),
+    (r"\.esa\.conv1\.", ".attend.reduce."),
+    (r"\.esa\.conv2\.", ".attend.shrink."),
+    (r"\.esa\.conv_max\.", ".attend.look.0."),
+    (r"\.esa\.conv3\.", ".attend.look.2."),
+    (r"\.esa\.conv3_\.", ".attend.look.4."),
+    (r"\.esa\.conv_f\.", ".attend.keep."),
+    (r"\.esa\.conv4\.", ".attend.expand."),
+)
+"""Names that the authors of IMDN, RFDN and their followers share, and ours for what is called `attend`."""

@@ -314,3 +314,15 @@ def pixels_of(picture: Tensor) -> Tensor:
 def pictured(pixels: Tensor, like: Tensor) -> Tensor:
     """Return pixels `B P C` as a picture `B C H W` of the height and width of another."""
     return pixels.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+OFFICIAL_NAMES = (
+    (r"\.norm1\.", ".attention_norm."),
+    (r"\.norm2\.", ".feed_forward_norm."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+    (r"\.attn\.proj\.", ".attention.project."),
+    (r"\.attn\.relative_position_bias_table$", ".attention.bias_table"),
+    (r"\.mlp\.fc1\.", ".feed_forward.expand."),
+    (r"\.mlp\.fc2\.", ".feed_forward.contract."),
+)
+"""Names of a layer that SwinIR's and HAT's authors share, and ours."""

@@ -16,7 +16,7 @@ Departs from the authors' code:
 - A new layer starts with A repeating the parameters, c = 0, and all its kernels those of a plain layer, so
   that a network made tunable computes what it did until it is trained. Theirs start at random.
 - `TunableLinear` has its weight as M × N, as the authors' own does. The PyTorch port multiplies by it the
-  other way round, so only square ones work there; `linear_from_port` turns its weights.
+  other way round, so only square ones work there.
 """
 
 from __future__ import annotations
@@ -298,11 +298,6 @@ class Constant(nn.Module):
 
     def forward(self) -> Tensor:
         return self.data
-
-
-def linear_from_port(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a linear layer's weights from the PyTorch port's, which multiplies by them untransposed."""
-    return {name: value.mT if name == "weight" else value for name, value in state.items()}
 
 
 def _options(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from relume.models.super_resolution.catanet import VARIANTS, CATANetConfig
 from relume.recipes.base import Recipe
+from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
 SYSTEM = "catanet"
@@ -22,14 +23,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "data": {"patch": 32, "batch": 4},
         "save_every": 100,
     },
-    "gpu": {
-        "steps": 200_000,
-        "data": {"patch": 64, "batch": 64, "workers": 8},
-        "schedule": {"warmup": 2000},
-        "precision": "bf16",
-        "save_every": 1000,
-        "validate_every": 5000,
-    },
+    "gpu": gpu_budget(batch=64),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from relume.models.super_resolution.dlgsanet import VARIANTS, DLGSANetConfig
 from relume.recipes.base import Recipe
+from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
 SYSTEM = "dlgsanet"
@@ -21,15 +22,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "data": {"patch": 32, "batch": 4},
         "save_every": 100,
     },
-    "gpu": {
-        "steps": 200_000,
-        "data": {"patch": 48, "batch": 32, "workers": 8},
-        "schedule": {"warmup": 2000},
-        "ema": 0.999,
-        "precision": "bf16",
-        "save_every": 1000,
-        "validate_every": 5000,
-    },
+    "gpu": {**gpu_budget(patch=48, batch=32), "ema": 0.999},
 }
 
 

@@ -18,19 +18,12 @@ from typing import Any
 
 from relume.models.super_resolution.hat import VARIANTS, HATConfig
 from relume.recipes.base import Recipe
+from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
 SYSTEM = "hat"
 
-_GPU: dict[str, Any] = {
-    "steps": 200_000,
-    "data": {"patch": 64, "batch": 32, "workers": 8},
-    "schedule": {"warmup": 2000},
-    "precision": "bf16",
-    "save_every": 1000,
-    "validate_every": 5000,
-}
-
+_GPU = gpu_budget(batch=32)
 BUDGETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "steps": 500,

@@ -11,6 +11,7 @@ from typing import Any
 
 from relume.models.super_resolution.rgt import VARIANTS, RGTConfig
 from relume.recipes.base import Recipe
+from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
 SYSTEM = "rgt"
@@ -23,14 +24,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "save_every": 50,
         "log_every": 10,
     },
-    "gpu": {
-        "steps": 200_000,
-        "data": {"patch": 64, "batch": 32, "workers": 8},
-        "schedule": {"warmup": 2000},
-        "precision": "bf16",
-        "save_every": 1000,
-        "validate_every": 5000,
-    },
+    "gpu": gpu_budget(batch=32),
 }
 
 

@@ -18,6 +18,7 @@ from relume.data.degradations.noise import NoiseConfig
 from relume.data.degradations.one_of import OneOfConfig
 from relume.models.super_resolution.swinir import VARIANTS, SwinIRConfig
 from relume.recipes.base import Recipe
+from relume.recipes.transformers import gpu_budget
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.settings import OptimiserConfig
 from relume.train.validation import ValidationConfig
@@ -31,14 +32,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "optimiser": {"learning_rate": 5e-4},
         "save_every": 100,
     },
-    "gpu": {
-        "steps": 200_000,
-        "data": {"patch": 64, "batch": 32, "workers": 8},
-        "schedule": {"warmup": 2000},
-        "precision": "bf16",
-        "save_every": 1000,
-        "validate_every": 5000,
-    },
+    "gpu": gpu_budget(batch=32),
 }
 
 # What the tasks that do not enlarge by bicubic mend.

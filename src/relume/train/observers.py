@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relume.core.errors import MissingDependencyError, RelumeError
-from relume.core.files import reason, whole
+from relume.core.files import reason, whole, write_text
 
 LOG = "log.jsonl"
 
@@ -26,8 +26,7 @@ class JsonLog:
 
     def started(self, step: int, steps: int) -> None:  # noqa: ARG002
         kept = [line for line in read_log(self.path) if line["step"] <= step]
-        with whole(self.path) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def logged(self, step: int, values: Mapping[str, float]) -> None:
         self._append({"step": step, **values})

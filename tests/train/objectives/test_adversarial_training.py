@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from relume.core.errors import ConfigError
-from relume.core.pictures import Picture, write
 from relume.recipes.runner import Run, find_recipe
-from relume.train.loop import RunStoppedError
 from relume.train.observers import read_log
+from training import trained
 
 TINY = {
     "steps": 20, "log_every": 1, "save_every": 5, "threads": 1, "data.patch": 16, "data.batch": 2,
@@ -21,15 +20,6 @@ ADVERSARIAL = {
     "objective.adversarial.discriminator.width": 4,
     "objective.adversarial.optimiser.learning_rate": 1e-2,
 }
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    torch.manual_seed(0)
-    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
-    return folder
 
 
 def prepare(photos, folder, changes):
@@ -51,21 +41,8 @@ def test_an_adversary_is_trained_beside_the_network(photos, tmp_path):
 
 
 def test_a_stopped_run_goes_on_as_if_left_alone(photos, tmp_path):
-    def finished(folder, stop_after=None):
-        run = prepare(photos, folder, ADVERSARIAL)
-        if stop_after is not None:
-            take = run.loop.stepper.step
-
-            def step(batch, number, **more):
-                if number + 1 == stop_after:
-                    run.loop.ask_to_stop()
-                return take(batch, number, **more)
-
-            run.loop.stepper.step = step
-            with pytest.raises(RunStoppedError):
-                run.train()
-            return finished(folder)
-        run.train()
+    def finished(folder, *, stop_after=None):
+        run = trained(lambda: prepare(photos, folder, ADVERSARIAL), stop_after=stop_after)
         return {**run.network.state_dict(), **run.loop.stepper.objective.partner.state_dict()}
 
     alone, stopped = finished(tmp_path / "alone"), finished(tmp_path / "stopped", stop_after=7)

@@ -5,13 +5,12 @@ import torch
 from torch import nn
 
 from relume.core.errors import ConfigError
-from relume.core.pictures import Picture, write
 from relume.recipes.runner import Run, find_recipe
-from relume.train.loop import RunStoppedError
 from relume.train.objectives.base import Partnered
 from relume.train.objectives.contrastive import ContrastiveConfig
 from relume.train.observers import read_log
 from relume.train.strategies.pcl_sr import contrast, draw_samples, dual_contrast, enlarged, strangers
+from training import trained
 
 TINY = {
     "steps": 20, "log_every": 1, "save_every": 5, "threads": 1, "data.patch": 24, "data.batch": 2,
@@ -162,15 +161,6 @@ def test_settings_without_a_meaning_are_refused_in_a_line(settings, said):
         objective(**settings)
 
 
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    torch.manual_seed(0)
-    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
-    return folder
-
-
 def prepare(photos, folder, **changes):
     changes = {**TINY, "data.folders": [str(photos)], **changes}
     return Run(find_recipe("cfsr-x2", "cpu").override(changes, where="recipe"), folder, command="test")
@@ -195,21 +185,8 @@ def test_a_run_trains_network_and_discriminator_and_logs_both(photos, tmp_path):
 
 
 def test_a_stopped_run_goes_on_as_if_left_alone(photos, tmp_path):
-    def finished(folder, stop_after=None):
-        run = prepare(photos, folder)
-        if stop_after is not None:
-            take = run.loop.stepper.step
-
-            def step(batch, number, **more):
-                if number + 1 == stop_after:
-                    run.loop.ask_to_stop()
-                return take(batch, number, **more)
-
-            run.loop.stepper.step = step
-            with pytest.raises(RunStoppedError):
-                run.train()
-            return finished(folder)
-        run.train()
+    def finished(folder, *, stop_after=None):
+        run = trained(lambda: prepare(photos, folder), stop_after=stop_after)
         return {**run.network.state_dict(), **run.loop.stepper.objective.partner.state_dict()}
 
     alone, stopped = finished(tmp_path / "alone"), finished(tmp_path / "stopped", stop_after=7)

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from relume.core.errors import ConfigError
-from relume.core.pictures import Picture, write
 from relume.recipes.promptir import BUDGETS
 from relume.recipes.promptir import recipe as promptir_recipe
 from relume.recipes.runner import Run, find_recipe
-from relume.train.loop import RunStoppedError
+from training import trained
 
 SMALL = {
     "network.width": 4, "network.encoders": [1, 1], "network.decoders": [1, 1], "data.patch": 16,
@@ -21,15 +20,6 @@ PRETRAIN = {
     **SMALL, "steps": 6,
     "objective": {"name": "dcpt", "layers": {"decoders.1": 4, "decoders.0": 8}, "kinds": 3, "blocks": 1},
 }  # fmt: skip
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    torch.manual_seed(0)
-    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
-    return folder
 
 
 def prepare(photos, folder, changes):
@@ -53,21 +43,8 @@ def test_pretraining_then_restoring_from_its_weights(photos, tmp_path):
 
 
 def test_a_stopped_pretraining_goes_on_as_if_left_alone(photos, tmp_path):
-    def finished(folder, stop_after=None):
-        run = prepare(photos, folder, PRETRAIN)
-        if stop_after is not None:
-            take = run.loop.stepper.step
-
-            def step(batch, number, **more):
-                if number + 1 == stop_after:
-                    run.loop.ask_to_stop()
-                return take(batch, number, **more)
-
-            run.loop.stepper.step = step
-            with pytest.raises(RunStoppedError):
-                run.train()
-            return finished(folder)
-        run.train()
+    def finished(folder, *, stop_after=None):
+        run = trained(lambda: prepare(photos, folder, PRETRAIN), stop_after=stop_after)
         return {**run.network.state_dict(), **run.loop.stepper.objective.partner.state_dict()}
 
     alone, stopped = finished(tmp_path / "alone"), finished(tmp_path / "stopped", stop_after=2)

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from relume.core.errors import ConfigError, RelumeError
-from relume.core.pictures import Picture, write
 from relume.models import zoo
 from relume.models.restoration.hinet import HINet, HINetConfig
 from relume.models.restoration.nafnet import NAFNet, NAFNetConfig
 from relume.recipes.runner import Run, find_recipe
-from relume.train.loop import RunStoppedError
 from relume.train.objectives.base import Recording
 from relume.train.objectives.multi_output import MultiOutputConfig
 from relume.train.observers import read_log
 from relume.train.strategies.multi_output import distances, judge, nearest
+from training import trained
 
 SMALL = NAFNetConfig.parse(
     {"width": 4, "encoders": [1], "decoders": [1], "patch": [16, 16], "heads": {"count": 3}}, where="test"
@@ -158,15 +157,6 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    torch.manual_seed(0)
-    write(Picture(pixels=torch.rand(3, 64, 64)), folder / "a.png")
-    return folder
-
-
 def prepare(photos, folder, **changes):
     changes = {**TINY, "data.folders": [str(photos)], **changes}
     recipe = find_recipe("mhnafnet-small", "cpu").override(changes, where="recipe")
@@ -174,21 +164,9 @@ def prepare(photos, folder, **changes):
 
 
 def test_a_stopped_run_goes_on_as_if_left_alone_and_its_weights_know_what_to_show(photos, tmp_path):
-    def finished(folder, stop_after=None):
-        run = prepare(photos, folder)
-        if stop_after is not None:
-            take = run.loop.stepper.step
-
-            def step(batch, number, **more):
-                if number + 1 == stop_after:
-                    run.loop.ask_to_stop()
-                return take(batch, number, **more)
-
-            run.loop.stepper.step = step
-            with pytest.raises(RunStoppedError):
-                run.train()
-            return finished(folder)
-        return zoo.load(run.train())[0]
+    def finished(folder, *, stop_after=None):
+        trained(lambda: prepare(photos, folder), stop_after=stop_after)
+        return zoo.load(folder / "mhnafnet-small.safetensors")[0]
 
     alone, stopped = finished(tmp_path / "alone"), finished(tmp_path / "stopped", stop_after=7)
     assert alone.config.heads.count == 4

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 import json
 import math
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,14 +21,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from relume.core.expense import Expense
     from relume.core.pictures import Picture
     from relume.infer.crops import Crop
 
 _SIDE = 128
 """Side in pixels of the detail that is chosen where none is named."""
-
-_BRIEF = 5.0
-"""Seconds up to which a model runs a second time, as the first run also sets things up."""
 
 _COLUMNS = 4
 
@@ -43,17 +38,14 @@ class Compared:
     Attributes:
         name: the model's.
         engine: what it ran on.
-        seconds: of the faster of two runs, or of one where that took long.
-        memory: the most that was in use at once, beyond the idle program with the model loaded, in bytes;
-            None where this system does not tell it.
+        expense: what running it took, beyond the idle program with the model loaded.
         consistency: agreement with the input in dB, see `infer.consistency`.
         pixels: the output, `C H W`.
     """
 
     name: str
     engine: str
-    seconds: float
-    memory: int | None
+    expense: Expense
     consistency: float
     pixels: Tensor
 
@@ -63,8 +55,8 @@ class Compared:
         return {
             "model": self.name,
             "engine": self.engine,
-            "seconds": round(self.seconds, 4),
-            "memory_bytes": self.memory,
+            "seconds": round(self.expense.seconds, 4),
+            "memory_bytes": self.expense.memory,
             "consistency_db": round(self.consistency, 3) if math.isfinite(self.consistency) else "inf",
         }
 
@@ -107,7 +99,10 @@ def compare(
     rows, failures = _run_all(chosen, detail, scale=scale, device=device)
     save_sheet(
         contact_sheet(
-            [(f"{row.name}\n{row.seconds:.2f} s, consistency {_agreement(row)}", row.pixels) for row in rows],
+            [
+                (f"{row.name}\n{row.expense.seconds:.2f} s, consistency {_agreement(row)}", row.pixels)
+                for row in rows
+            ],
             columns=min(_COLUMNS, len(rows)),
         ),
         sheet,
@@ -125,11 +120,12 @@ def compare(
 def _check_outputs(photo: Path, sheet: Path, table: Path | None, *, overwrite: bool) -> None:
     """Refuse before the work what would fail after it, or cost the photo."""
     from relume.core.files import check_target
+    from relume.core.tables import table_kind
 
     if sheet.suffix.lower() != ".png":
         raise RelumeError(f"{sheet}: the sheet is a PNG; name it with .png")
-    if table is not None and table.suffix.lower() not in (".csv", ".json"):
-        raise RelumeError(f"{table}: figures are written as .csv or .json; name the file so")
+    if table is not None:
+        table_kind(table)  # refuses other endings
     places = [os.path.realpath(path) for path in (photo, sheet, table) if path is not None]
     if len(set(places)) < len(places):
         raise RelumeError(f"{sheet}: photo, sheet and figures need three different names; choose another")
@@ -140,6 +136,7 @@ def _check_outputs(photo: Path, sheet: Path, table: Path | None, *, overwrite: b
 
 def _models(scale: int, more: list[str]) -> list[str]:
     """Names of the models to compare: those that come with weights for this scale, and those asked for."""
+    from relume.apps.face import variant_named
     from relume.core.catalogue import variants
 
     ready = [
@@ -147,7 +144,7 @@ def _models(scale: int, more: list[str]) -> list[str]:
         for each in variants().values()
         if each.scale == scale and each.weights_path and each.weights_path.is_file()
     ]
-    chosen = list(dict.fromkeys([*ready, *more]))
+    chosen = list(dict.fromkeys([*ready, *(variant_named(name, scale) for name in more)]))
     if not chosen:
         raise RelumeError(
             f"no model of scale {scale} comes with weights; name one with -n, or see relume models"
@@ -206,27 +203,17 @@ def _run(name: str, detail: Picture, *, scale: int, device: str | None) -> Compa
 
 
 def _measure(name: str, run: Callable[[], Tensor], detail: Picture, *, engine: str, device: str) -> Compared:
-    from relume.core.memory import memory_taken
+    from relume.core.expense import expense_of
     from relume.infer.consistency import consistency
 
-    with memory_taken(device) as taken:
-        seconds, pixels = _timed(run)
-    if seconds <= _BRIEF:
-        seconds = min(seconds, _timed(run)[0])
+    pixels, expense = expense_of(run, device=device)
     return Compared(
         name=name,
         engine=engine,
-        seconds=seconds,
-        memory=taken.bytes,
+        expense=expense,
         consistency=consistency(detail.pixels, pixels, bits=detail.bits),
         pixels=pixels,
     )
-
-
-def _timed(run: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    started = time.perf_counter()
-    pixels = run()
-    return time.perf_counter() - started, pixels
 
 
 def _agreement(row: Compared) -> str:
@@ -242,7 +229,7 @@ def _shown(rows: list[Compared], *, title: str) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("engine")
     for row in rows:
-        cells = (f"{row.seconds:.2f}", megabytes(row.memory), _agreement(row))
+        cells = (f"{row.expense.seconds:.2f}", megabytes(row.expense.memory), _agreement(row))
         table.add_row(printable(row.name), *cells, row.engine)
     return table
 
@@ -252,15 +239,12 @@ def _write_table(
 ) -> None:
     """Write the figures as the file's ending says; whole or not at all."""
     from relume.core.checkpoints import file_sha256
-    from relume.core.files import whole
+    from relume.core.files import write_text
+    from relume.core.tables import csv_text, table_kind
 
     records = [row.figures for row in rows]
-    if path.suffix.lower() == ".csv":
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        written = text.getvalue()
+    if table_kind(path) == "csv":
+        text = csv_text(records, list(records[0]))
     else:
         document = {
             "photo": photo.name,
@@ -270,6 +254,5 @@ def _write_table(
             "scale": scale,
             "models": records,
         }
-        written = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with whole(path) as partial:
-        partial.write_text(written, encoding="utf-8", newline="")
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text)

@@ -65,6 +65,7 @@ def evaluate(
 ) -> None:
     """Measure models on pictures whose originals are known, beside bicubic."""
     from relume.apps.evaluating import Way, measured, set_and_folder, with_weights
+    from relume.apps.face import variant_named
     from relume.insight.evaluate import write_csv, write_json
     from relume.measures.protocols import protocol as find_protocol
 
@@ -73,14 +74,14 @@ def evaluate(
         degradation=degradation, settings=tuple(settings or ()), seed=seed, tile=tile, device=device,
         strength=strength,
     )  # fmt: skip
-    chosen = [*(with_weights() if every else ()), *(names or ())]
+    chosen = list(dict.fromkeys(map(variant_named, [*(with_weights() if every else ()), *(names or ())])))
     if not chosen:
         raise RelumeError("name a model or a weights file, or take --all")
     if len(chosen) > 1 or every:
         if record:
             raise RelumeError("--record is for one model; leave it out, or name a single weights file")
         _check_outputs(output, None)
-        _compare(list(dict.fromkeys(chosen)), way, output, plot=plot)
+        _compare(chosen, way, output, plot=plot)
         return
     if plot:
         raise RelumeError("--plot draws several models; name more than one, or take --all")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +14,7 @@ from rich.text import Text
 
 from relume.apps.console import out, printable, progress_bar, say_error
 from relume.core.errors import PictureError, RelumeError
+from relume.core.tables import csv_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,9 +141,8 @@ def measure(
     if as_json:
         print(json.dumps([row.plain for row in work.rows], indent=1))
     elif as_csv:
-        writer = csv.DictWriter(sys.stdout, [each.name for each in fields(Measured)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.plain for row in work.rows)
+        columns = [each.name for each in fields(Measured)]
+        print(csv_text((row.plain for row in work.rows), columns), end="")
     elif work.rows:
         out.print(_table(work))
     for failure in work.failures:

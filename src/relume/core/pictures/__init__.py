@@ -5,11 +5,10 @@ from relume.core.pictures.formats import SUFFIXES, format_of
 from relume.core.pictures.listing import pictures_in
 from relume.core.pictures.picture import Picture, StoredPicture
 from relume.core.pictures.reading import open_stored, read, read_size
-from relume.core.pictures.transparency import BLEED_BYTES, bleed_canvas, bleed_colour
+from relume.core.pictures.transparency import bleed_canvas, bleed_colour
 from relume.core.pictures.writing import check_size, depth_for, memory_to_write, write
 
 __all__ = [
-    "BLEED_BYTES",
     "SUFFIXES",
     "Canvas",
     "Picture",

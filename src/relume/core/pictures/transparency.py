@@ -8,8 +8,6 @@ Shapes: C channels, H height, W width.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,9 +24,6 @@ _SHIFT = 36
 _FAR = np.int64(1) << 61
 _INDEX = (np.int64(1) << _SHIFT) - 1
 Keys = npt.NDArray[np.int64]
-
-BLEED_BYTES: Final = 8
-"""Bytes for each pixel that bleeding takes beside the picture."""
 
 
 def bleed_colour(pixels: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -60,7 +55,7 @@ def bleed_colour(pixels: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
 def bleed_canvas(canvas: Canvas) -> None:
     """Do what `bleed_colour` does to a canvas whose last band is alpha, in place and some rows at a time.
 
-    Where the canvas lies, memory or disk, it takes `BLEED_BYTES` for each pixel in the meantime.
+    Where the canvas lies, memory or disk, it takes 8 bytes for each pixel in the meantime.
 
     Raises:
         ValueError: When the canvas has no alpha.

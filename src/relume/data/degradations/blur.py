@@ -165,14 +165,6 @@ def convolve(pictures: Tensor, kernels: Tensor, *, border: Border = "mirror") ->
     return filtered[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 
 
-def correlate(pictures: Tensor, kernels: Tensor, *, border: Border = "mirror") -> Tensor:
-    """Filter by kernels as they stand, as PyTorch's convolutions and OpenCV's `filter2D` do.
-
-    Args and errors are those of `convolve`.
-    """
-    return convolve(pictures, kernels.flip(-2, -1), border=border)
-
-
 def extended(pictures: Tensor, reach: int, border: Border) -> Tensor:
     """Add `reach` pixels on every side; a picture may be smaller than what is added.
 

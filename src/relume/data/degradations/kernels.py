@@ -132,12 +132,6 @@ def shifted(values: Tensor, shift: float) -> Tensor:
     return values
 
 
-def padded(kernel: Tensor, size: int) -> Tensor:
-    """Surround a kernel by zeros, so that kernels of several sizes make one batch."""
-    rim = (size - kernel.shape[-1]) // 2
-    return torch.nn.functional.pad(kernel, (rim, rim, rim, rim))
-
-
 def _offsets(size: int) -> Tensor:
     return torch.arange(size, dtype=torch.float64) - (size - 1) / 2
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from relume.core.errors import DataError, RelumeError
-from relume.core.files import reason, take_alone, whole
+from relume.core.files import reason, take_alone, write_text
+from relume.core.tables import csv_text, table_kind
 
 INDEX = "index.json"
 PIECES = "pieces"
@@ -215,10 +214,7 @@ def write_index(path: Path, settings: Mapping[str, Any], found: list[dict[str, A
     Raises:
         RelumeError: it cannot be written.
     """
-    with whole(path) as partial:
-        partial.write_text(
-            json.dumps({"format": FORMAT, "settings": dict(settings), "photos": found}, indent=1)
-        )
+    write_text(path, json.dumps({"format": FORMAT, "settings": dict(settings), "photos": found}, indent=1))
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
@@ -251,20 +247,13 @@ def write_table(path: Path, found: list[dict[str, Any]]) -> None:
         RelumeError: another ending, or it cannot be written.
     """
     check_table(path)
-    if path.suffix.lower() == ".json":
+    if table_kind(path) == "json":
         text = json.dumps(found, indent=1)
     else:
-        table = io.StringIO()
-        names = ["state", "reason", *(field.name for field in fields(Photo)), "pieces"]
-        names = [name for name in names if name not in ("problem", "changed")]
-        writer = csv.DictWriter(table, names, lineterminator="\n")
-        writer.writeheader()
-        for row in found:
-            pieces = row["pieces"]
-            writer.writerow({**row, "pieces": len(pieces["places"]) if pieces else 0})
-        text = table.getvalue()
-    with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+        known = [field.name for field in fields(Photo) if field.name not in ("problem", "changed")]
+        flat = ({**row, "pieces": len(row["pieces"]["places"]) if row["pieces"] else 0} for row in found)
+        text = csv_text(flat, ["state", "reason", *known, "pieces"])
+    write_text(path, text)
 
 
 def check_table(path: Path) -> None:
@@ -273,7 +262,6 @@ def check_table(path: Path) -> None:
     Raises:
         RelumeError: it may not.
     """
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise RelumeError(f"{path}: a report ends in .csv or .json; choose one of them")
+    table_kind(path)
     if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir fails on a name too long
         raise RelumeError(f"{path}: the folder {path.parent} does not exist; create it or choose another")

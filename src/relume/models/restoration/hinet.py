@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.heads import Heads, HeadsConfig, ManyHeaded
 from relume.nn.padding import cut, mirrored_to_multiple
 
@@ -274,10 +274,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if "sam12.conv1.weight" not in state or "down_path_1.0.identity.weight" not in state:
         return None
-    ours = {}
-    for key, value in state.items():
-        key = renamed(key, _RENAMES)
-        ours[key] = value
+    ours = renamed_state(state, _RENAMES)
     width, channels = ours["intros.0.weight"].shape[:2]
     depth = sum(re.fullmatch(r"first\.encoders\.\d+\.skip\.weight", key) is not None for key in ours)
     heads = ours["ending.weight"].shape[0] // channels

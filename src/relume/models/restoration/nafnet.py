@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.heads import Heads, HeadsConfig, ManyHeaded
 from relume.nn.local_mean import LocalMean, window_at
 from relume.nn.norms import LayerNorm2d
@@ -237,10 +237,10 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if "intro.weight" not in state or "middle_blks.0.sca.1.weight" not in state:
         return None
-    ours = {}
-    for key, value in state.items():
-        key = renamed(key, _RENAMES)
-        ours[key] = value[0] if key.endswith("scale") else value
+    ours = {
+        key: value[0] if key.endswith("scale") else value
+        for key, value in renamed_state(state, _RENAMES).items()
+    }
     width, channels = ours["intro.weight"].shape[:2]
     count = ours["ending.weight"].shape[0] // channels
     config = NAFNetConfig(

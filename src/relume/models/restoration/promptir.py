@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.network import Network
 from relume.nn.padding import cut, mirrored_to_multiple
 from relume.nn.restormer import RENAMES, Block, Double, Halve, depth_at, ratio_of
@@ -232,9 +232,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if "prompt1.prompt_param" not in state or "noise_level1.attn.temperature" not in state:
         return None
-    ours = {
-        renamed(key, (*RENAMES, *_RENAMES)): value for key, value in state.items() if not _UNUSED.match(key)
-    }
+    ours = renamed_state(state, (*RENAMES, *_RENAMES), computed=_UNUSED)
     prompts = [f"interactions.{place}.prompt.prompts" for place in (2, 1, 0)]
     for name in prompts:
         ours[name] = ours[name][0]  # they have a batch of one

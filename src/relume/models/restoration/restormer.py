@@ -231,5 +231,4 @@ def _rename(key: str, halvings: int) -> str:
             "reduce_chan_level": ("fuses", halvings - number),
         }[kind]
         key = f"{place[0]}.{place[1]}.{key[match.end() :]}"
-    key = renamed(key, (*RENAMES, *_RENAMES))
-    return key
+    return renamed(key, (*RENAMES, *_RENAMES))

@@ -34,9 +34,11 @@ from torch import Tensor, nn
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.blueprint import BlueprintConv2d, SubspaceBlueprintConv2d
+from relume.nn.distillation import OFFICIAL_NAMES as DISTILLATION_NAMES
 from relume.nn.distillation import CollectedBlocks, FeatureDistillation
+from relume.nn.feature_attention import OFFICIAL_NAMES as ATTENTION_NAMES
 from relume.nn.feature_attention import ContrastAttention, SpatialAttention, filled_for_places
 from relume.nn.padding import cut
 from relume.nn.subpixels import SubpixelNetwork
@@ -222,21 +224,13 @@ _RENAMES = (
     (r"^c1\.", "trunk.fuse."),
     (r"^c2\.", "trunk.close."),
     (r"^upsampler\.upsampleOneStep\.0\.", "reconstruct."),
-    (r"\.c4\.", ".distillation.last."),
-    (r"\.c5\.", ".distillation.fuse."),
     (r"\.cca\.conv_du\.0\.", ".weigh.squeeze."),
     (r"\.cca\.conv_du\.2\.", ".weigh.expand."),
     (r"\.cw$", ".weigh.weights"),
     (r"\.conv_out\.", ".weigh.mix."),
-    (r"\.esa\.conv1\.", ".attend.reduce."),
-    (r"\.esa\.conv2\.", ".attend.shrink."),
-    (r"\.esa\.conv_max\.", ".attend.look.0."),
-    (r"\.esa\.conv3\.", ".attend.look.2."),
-    (r"\.esa\.conv3_\.", ".attend.look.4."),
-    (r"\.esa\.conv_f\.", ".attend.keep."),
-    (r"\.esa\.conv4\.", ".attend.expand."),
+    *DISTILLATION_NAMES,
+    *ATTENTION_NAMES,
 )
-_PARTS = {"d": "distil", "r": "refine"}
 # Layers of a convolution that is taken apart, in the order in which they are run.
 _LAYERS: dict[Kind, dict[str, int]] = {
     "blueprint": {"pw": 0, "dw": 1},
@@ -255,9 +249,12 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     if not {"B1.c1_d.weight", "B1.esa.conv1.weight", "c1.weight"} <= state.keys():
         return None
     kind = _kind(state)
+
+    def numbered(match: re.Match[str]) -> str:
+        return f".{_LAYERS[kind][match[1]]}."
+
     ours = {}
-    for key, value in state.items():
-        name = _rename(key, kind)
+    for name, value in renamed_state(state, (*_RENAMES, (r"\.([pd]w\d?)\.", numbered))).items():
         if name.endswith(".weights"):
             ours[name] = value.reshape(-1, 1, 1)
         else:  # a linear layer is a 1×1 convolution
@@ -292,13 +289,3 @@ def _kind(state: Mapping[str, Tensor]) -> Kind:
     # This one halves the channels, so its kernels show whether they come before or after.
     halves = state["B1.c4.dw.weight"].shape[0] == state["B1.c4.pw.weight"].shape[0]
     return "blueprint" if halves else "depthwise"
-
-
-def _rename(key: str, kind: Kind) -> str:
-    key = renamed(key, _RENAMES)
-    # Theirs count from 1.
-    key = re.sub(r"^B(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}.", key)
-    key = re.sub(
-        r"\.c(\d)_([dr])\.", lambda match: f".distillation.{_PARTS[match[2]]}.{int(match[1]) - 1}.", key
-    )
-    return re.sub(r"\.([pd]w\d?)\.", lambda match: f".{_LAYERS[kind][match[1]]}.", key)

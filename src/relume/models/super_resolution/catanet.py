@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.network import Network
 from relume.nn.token_groups import grouped_attention, means_of_runs, moved, projected, sorted_by_centre
 
@@ -359,10 +359,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if "blocks.0.0.iasa_attn.to_q.weight" not in state or "blocks.0.1.layer.0.fn.to_q.weight" not in state:
         return None
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        key = renamed(key, _RENAMES)
-        ours[key] = value
+    ours = renamed_state(state, _RENAMES)
     return Official(_config_of(ours), ours)
 
 

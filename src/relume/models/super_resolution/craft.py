@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Replacement, Variant, depths_of, renamed_state
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
@@ -302,12 +302,17 @@ def tiny(config: CRAFTConfig) -> CRAFTConfig:
 
 
 # Authors' names, in the order in which they are replaced, and ours.
-_RENAMES = (
+_RENAMES: tuple[tuple[str, Replacement], ...] = (
     (r"^conv_first\.", "shallow."),
     (r"^norm\.body\.", "norm."),
     (r"^conv_after_body\.", "fuse."),
     (r"^upsample\.0\.", "reconstruct."),
     (r"^layers\.(\d+)\.conv\.", r"groups.\1.close."),
+    (
+        # Rectangle blocks are counted through a group, two to each of ours.
+        r"^layers\.(\d+)\.residual_group\.srwa_blocks\.(\d+)\.",
+        lambda match: f"groups.{match[1]}.layers.{int(match[2]) // 2}.rectangles.{int(match[2]) % 2}.",
+    ),
     (r"^layers\.(\d+)\.residual_group\.hfer_blocks\.(\d+)\.", r"groups.\1.layers.\2.high."),
     (r"^layers\.(\d+)\.residual_group\.hf_blocks\.(\d+)\.", r"groups.\1.layers.\2.fuse."),
     (r"\.high\.conv\.", ".high.local."),
@@ -334,9 +339,7 @@ _RENAMES = (
     (r"\.mlp\.fc1\.", ".feed_forward.expand."),
     (r"\.mlp\.fc2\.", ".feed_forward.contract."),
 )
-_RECTANGLE = re.compile(r"^layers\.(\d+)\.residual_group\.srwa_blocks\.(\d+)\.")
-_COMPUTED = re.compile(r"(relative_position_index|biases)_[hv]")
-_LAYER = re.compile(r"groups\.(\d+)\.layers\.(\d+)\.")
+_COMPUTED = re.compile(r"^(relative_position_index|biases)_[hv]$")
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
@@ -349,13 +352,9 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     marks = ("srwa_blocks.0.attns.0.pos.pos_proj.weight", "hfer_blocks.0.last_fc.weight")
     if not all(f"{first}.{mark}" in state for mark in marks) or "upsample.0.weight" not in state:
         return None
-    ours = {_rename(key): value for key, value in state.items() if not _COMPUTED.fullmatch(key)}
+    ours = renamed_state(state, _RENAMES, computed=_COMPUTED)
     width, channels = ours["shallow.weight"].shape[:2]
-    depths: list[int] = []
-    for match in filter(None, map(_LAYER.match, ours)):
-        group, layer = int(match[1]), int(match[2])
-        depths += [0] * (group + 1 - len(depths))
-        depths[group] = max(depths[group], layer + 1)
+    depths = depths_of(ours)
     heads = [len(ours[f"groups.{group}.layers.0.fuse.attention.temperature"]) for group in range(len(depths))]
     table = state.get("relative_position_index_h")
     expand = ours["groups.0.layers.0.rectangles.0.feed_forward.expand.weight"]
@@ -363,19 +362,10 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         "scale": round((ours["reconstruct.weight"].shape[0] / channels) ** 0.5),
         "channels": channels,
         "width": width,
-        "depths": tuple(depths),
+        "depths": depths,
         "heads": tuple(heads),
         "sides": CRAFTConfig().sides if table is None else sides_of(table),
         "ratio": ratio_of([expand.shape[::-1]]),
         "connection": "1conv" if "fuse.weight" in ours else "identity",
     }
     return Official(CRAFTConfig.parse(values, where="a CRAFT of its authors"), ours)
-
-
-def _rename(key: str) -> str:
-    # Their rectangle blocks are counted through a group, two to each of ours.
-    key = _RECTANGLE.sub(
-        lambda match: f"groups.{match[1]}.layers.{int(match[2]) // 2}.rectangles.{int(match[2]) % 2}.", key
-    )
-    key = renamed(key, _RENAMES)
-    return key

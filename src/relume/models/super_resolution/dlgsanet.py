@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.colour import RGB_MEAN
 from relume.nn.local_windows import over_windows
 from relume.nn.network import Network
@@ -326,6 +326,7 @@ def tiny(config: DLGSANetConfig) -> DLGSANetConfig:
 
 # Authors' names, in the order in which they are replaced, and ours.
 _RENAMES = (
+    (r"^((?:first_)?norm)\.body\.", r"\1."),
     (r"^overlap_embed\.0\.proj\.", "shallow."),
     (r"^upsample\.0\.", "reconstruct."),
     (r"\.body\.(\d+)\.(\w+)\.", r".layers.\1.\2."),
@@ -345,7 +346,7 @@ _RENAMES = (
     (r"\.\w+_ffn\.(project_out|body\.2)\.", ".feed_forward.project."),
     (r"\.body\.\d+\.(weight|bias)$", r".close.\1"),
 )
-_PLACE = re.compile(r"deep_feature_extraction\.(\d+)\.")
+_PLACE = re.compile(r"^deep_feature_extraction\.(\d+)\.")
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
@@ -365,12 +366,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         place = int(match[1])
         return f"{ends[place]}." if place in ends else f"groups.{place - norms}."
 
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        key = _PLACE.sub(placed, key)
-        key = re.sub(r"norm\.body\.(?=\w+$)", "norm.", key) if key.startswith(("first_norm", "norm")) else key
-        key = renamed(key, _RENAMES)
-        ours[key] = value
+    ours = renamed_state(state, ((_PLACE.pattern, placed), *_RENAMES))
     config = _config_of(ours, norms=norms)
     return None if config is None else Official(config, ours)
 

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.network import Network
 
 CARD = Card(
@@ -196,10 +196,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if "blockup.convup.attn.lnqkv.weight" not in state or "blockup.convupsample.0.weight" not in state:
         return None
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        key = renamed(key, _RENAMES)
-        ours[key] = value
+    ours = renamed_state(state, _RENAMES)
     width, bands = ours["shallow.weight"].shape[:2]
     steps = sum(re.fullmatch(r"enlarge\.\d+\.weight", key) is not None for key in ours)
     by_three = ours["enlarge.0.weight"].shape[0] == 9 * width

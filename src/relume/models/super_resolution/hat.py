@@ -36,13 +36,14 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, depths_of, renamed_state
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.overlapping import OverlappingAttention
 from relume.nn.padding import cut
 from relume.nn.restormer import ratio_of
 from relume.nn.swin import (
+    OFFICIAL_NAMES,
     FeedForward,
     WindowAttention,
     Windows,
@@ -292,20 +293,13 @@ _RENAMES = (
     (r"^layers\.(\d+)\.residual_group\.overlap_attn\.(relative|qkv|proj)", r"groups.\1.overlap.attn.\2"),
     (r"^layers\.(\d+)\.residual_group\.overlap_attn\.", r"groups.\1.overlap."),
     (r"^layers\.(\d+)\.conv\.", r"groups.\1.close."),
-    (r"\.norm1\.", ".attention_norm."),
-    (r"\.norm2\.", ".feed_forward_norm."),
-    (r"\.attn\.qkv\.", ".attention.qkv."),
-    (r"\.attn\.proj\.", ".attention.project."),
-    (r"\.attn\.relative_position_bias_table$", ".attention.bias_table"),
     (r"\.conv_block\.cab\.0\.", ".channel_branch.narrow."),
     (r"\.conv_block\.cab\.2\.", ".channel_branch.widen."),
     (r"\.conv_block\.cab\.3\.attention\.1\.", ".channel_branch.squeeze."),
     (r"\.conv_block\.cab\.3\.attention\.3\.", ".channel_branch.excite."),
-    (r"\.mlp\.fc1\.", ".feed_forward.expand."),
-    (r"\.mlp\.fc2\.", ".feed_forward.contract."),
+    *OFFICIAL_NAMES,
 )
 _COMPUTED = re.compile(r"(^|\.)(attn_mask|relative_position_index(_\w+)?)$")
-_LAYER = re.compile(r"groups\.(\d+)\.layers\.(\d+)\.")
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
@@ -321,11 +315,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     if "conv_before_upsample.0.weight" not in state:
         return None
     ends, known = official_subpixels(state, "reconstruct")
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        layer, _, kind = key.rpartition(".")
-        if not _COMPUTED.search(key):
-            ours[f"{ends[layer]}.{kind}" if layer in ends else renamed(key, _RENAMES)] = value
+    ours = renamed_state(state, _RENAMES, layers=ends, computed=_COMPUTED)
     config = _config_of(ours, known, identity="conv_after_body.weight" not in state)
     for name in [name for name in ours if name.endswith(".overlap.attention.bias_table")]:
         ours[name] = _from_the_first_place(ours[name], config)
@@ -335,11 +325,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
 def _config_of(ours: Mapping[str, Tensor], known: Mapping[str, int], *, identity: bool) -> HATConfig:
     """Read the settings off the state, beside those of the reconstruction."""
     width, channels = ours["shallow.weight"].shape[:2]
-    depths: list[int] = []
-    for match in filter(None, map(_LAYER.match, ours)):
-        group, layer = int(match[1]), int(match[2])
-        depths += [0] * (group + 1 - len(depths))
-        depths[group] = max(depths[group], layer + 1)
+    depths = depths_of(ours)
     first = "groups.0.layers.0."
     tables = [ours[f"groups.{group}.layers.0.attention.bias_table"].shape for group in range(len(depths))]
     side = (round(tables[0][0] ** 0.5) + 1) // 2
@@ -348,7 +334,7 @@ def _config_of(ours: Mapping[str, Tensor], known: Mapping[str, int], *, identity
     values = {
         "channels": channels,
         "width": width,
-        "depths": tuple(depths),
+        "depths": depths,
         "heads": tuple(heads for _, heads in tables),
         "window": side,
         "overlap": (wider - side) // 2,

@@ -29,7 +29,6 @@ Departs from the paper and its code:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -40,9 +39,9 @@ from torch import Tensor, nn
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Replacement, Variant, renamed_state
 from relume.nn.distillation import CollectedBlocks
-from relume.nn.feature_attention import ContrastAttention
+from relume.nn.feature_attention import OFFICIAL_NAMES, ContrastAttention
 from relume.nn.network import Network, reach
 from relume.nn.padding import cut, mirrored_to_multiple
 from relume.nn.subpixels import SubpixelNetwork
@@ -235,14 +234,15 @@ def tiny(config: IMDNConfig) -> IMDNConfig:
 
 
 # Authors' names, in the order in which they are replaced, and ours.
-_RENAMES = (
+_RENAMES: tuple[tuple[str, Replacement], ...] = (
     (r"^(fea_conv|(model\.)?0)\.", "shallow."),
     (r"^(upsampler\.0|(model\.)?2)\.", "reconstruct."),
     (r"^c\.0\.", "trunk.fuse."),
     (r"^(LR_conv|(model\.)?1\.sub\.\d+)\.(?=weight|bias)", "trunk.close."),
     (r"^(?:model\.)?1\.sub\.(\d+)\.", r"trunk.blocks.\1."),
-    (r"\.cca\.conv_du\.0\.", ".attend.squeeze."),
-    (r"\.cca\.conv_du\.2\.", ".attend.expand."),
+    (r"^(?:IMDB|block)(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}."),
+    (r"\.c(\d)\.", lambda match: f".steps.{int(match[1]) - 1}."),
+    *OFFICIAL_NAMES,
 )
 # "rtc" is all inside a module named model, which opening a checkpoint takes for a wrapper.
 _MARKS: dict[str, Form] = {
@@ -264,8 +264,9 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         return None
     if "fea_conv.2.weight" in state and form == "standard":
         form = "same_size"
-    last = 6 if form == "rte" else 4
-    ours = {_rename(key, last=last): value for key, value in state.items()}
+    # Theirs count steps from 1, and the fusion goes on counting.
+    fusion = (rf"\.c{7 if form == 'rte' else 5}\.", ".fuse.")
+    ours = renamed_state(state, (fusion, *_RENAMES))
     first = ours["shallow.weight" if "shallow.weight" in ours else "shallow.0.weight"]
     width, channels = first.shape[:2]
     factor = math.isqrt(ours["reconstruct.weight"].shape[0] // channels)
@@ -280,11 +281,3 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     if (squeeze := "trunk.blocks.0.attend.squeeze.weight") in ours:
         values["narrow"] = ours[squeeze].shape[0]
     return Official(IMDNConfig.parse(values, where="an IMDN of its authors"), ours)
-
-
-def _rename(key: str, *, last: int) -> str:
-    key = renamed(key, _RENAMES)
-    # Theirs count from 1, and the fusion goes on counting.
-    key = re.sub(r"^(?:IMDB|block)(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}.", key)
-    key = re.sub(rf"\.c{last + 1}\.", ".fuse.", key)
-    return re.sub(r"\.c(\d)\.", lambda match: f".steps.{int(match[1]) - 1}.", key)

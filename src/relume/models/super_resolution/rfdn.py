@@ -21,7 +21,6 @@ Departs from the authors' code:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -31,8 +30,10 @@ from torch import Tensor, nn
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, renamed_state
+from relume.nn.distillation import OFFICIAL_NAMES as DISTILLATION_NAMES
 from relume.nn.distillation import CollectedBlocks, FeatureDistillation
+from relume.nn.feature_attention import OFFICIAL_NAMES as ATTENTION_NAMES
 from relume.nn.feature_attention import ContrastAttention, SpatialAttention, filled_for_places
 from relume.nn.network import Network
 from relume.nn.padding import cut
@@ -185,19 +186,9 @@ _RENAMES = (
     (r"^c\.0\.", "trunk.fuse."),
     (r"^LR_conv\.", "trunk.close."),
     (r"^upsampler\.0\.", "reconstruct."),
-    (r"\.c4\.", ".distillation.last."),
-    (r"\.c5\.", ".distillation.fuse."),
-    (r"\.cca\.conv_du\.0\.", ".attend.squeeze."),
-    (r"\.cca\.conv_du\.2\.", ".attend.expand."),
-    (r"\.esa\.conv1\.", ".attend.reduce."),
-    (r"\.esa\.conv2\.", ".attend.shrink."),
-    (r"\.esa\.conv_max\.", ".attend.look.0."),
-    (r"\.esa\.conv3\.", ".attend.look.2."),
-    (r"\.esa\.conv3_\.", ".attend.look.4."),
-    (r"\.esa\.conv_f\.", ".attend.keep."),
-    (r"\.esa\.conv4\.", ".attend.expand."),
+    *DISTILLATION_NAMES,
+    *ATTENTION_NAMES,
 )
-_PARTS = {"d": "distil", "r": "refine"}
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
@@ -210,7 +201,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if not {"B1.c1_d.weight", "B1.c1_r.weight", "c.0.weight", "LR_conv.weight"} <= state.keys():
         return None
-    ours = {_rename(key): value for key, value in state.items()}
+    ours = renamed_state(state, _RENAMES)
     width, channels = ours["shallow.weight"].shape[:2]
     spatial = "B1.esa.conv1.weight" in state
     config = RFDNConfig(
@@ -222,12 +213,3 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         narrow=ours[f"trunk.blocks.0.attend.{'reduce' if spatial else 'squeeze'}.weight"].shape[0],
     )
     return Official(config, ours)
-
-
-def _rename(key: str) -> str:
-    key = renamed(key, _RENAMES)
-    # Theirs count from 1.
-    key = re.sub(r"^B(\d+)\.", lambda match: f"trunk.blocks.{int(match[1]) - 1}.", key)
-    return re.sub(
-        r"\.c(\d)_([dr])\.", lambda match: f".distillation.{_PARTS[match[2]]}.{int(match[1]) - 1}.", key
-    )

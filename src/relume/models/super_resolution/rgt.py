@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, depths_of, renamed_state
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.padding import cut, mirrored_from_small
@@ -363,7 +363,6 @@ _RENAMES = (
     (r"\.mlp\.fc2\.", ".feed_forward.contract."),
 )
 _COMPUTED = re.compile(r"\.(attn_mask_\d|rpe_biases|relative_position_index)$")
-_LAYER = re.compile(r"groups\.(\d+)\.layers\.(\d+)\.")
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
@@ -378,17 +377,9 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     if not all(mark in state for mark in marks):
         return None
     ends, known = official_subpixels(state, "reconstruct")
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        layer, _, kind = key.rpartition(".")
-        if not _COMPUTED.search(key):
-            ours[f"{ends[layer]}.{kind}" if layer in ends else renamed(key, _RENAMES)] = value
+    ours = renamed_state(state, _RENAMES, layers=ends, computed=_COMPUTED)
     width, channels = ours["shallow.weight"].shape[:2]
-    depths: list[int] = []
-    for match in filter(None, map(_LAYER.match, ours)):
-        group, layer_of = int(match[1]), int(match[2])
-        depths += [0] * (group + 1 - len(depths))
-        depths[group] = max(depths[group], layer_of + 1)
+    depths = depths_of(ours)
     # Each half has as many heads as its bias of places.
     halves = [
         len(ours[f"groups.{group}.layers.0.attention.places.0.layers.2.bias"]) for group in range(len(depths))
@@ -398,7 +389,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     values = {
         "channels": channels,
         "width": width,
-        "depths": tuple(depths),
+        "depths": depths,
         "heads": tuple(2 * heads for heads in halves),
         "sides": RGTConfig().sides if table is None else sides_of(table),
         "ratio": ratio_of([ours["groups.0.layers.0.feed_forward.expand.weight"].shape[::-1]]),

@@ -18,7 +18,6 @@ Departs from the paper and its code:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
 from pydantic import PositiveFloat, PositiveInt
@@ -27,8 +26,8 @@ from torch import Tensor, nn
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
-from relume.nn.feature_attention import SpatialAttention, filled_for_places
+from relume.core.variants import Official, Replacement, Variant, renamed_state
+from relume.nn.feature_attention import OFFICIAL_NAMES, SpatialAttention, filled_for_places
 from relume.nn.network import Network
 from relume.nn.padding import cut
 from relume.nn.subpixels import SubpixelNetwork
@@ -164,16 +163,16 @@ def tiny(config: RLFNConfig) -> RLFNConfig:
 
 
 # Authors' names, in the order in which they are replaced, and ours.
-_RENAMES = (
+_RENAMES: tuple[tuple[str, Replacement], ...] = (
     (r"^conv_1\.", "shallow."),
     (r"^conv_2\.", "close."),
     (r"^upsampler\.0\.", "reconstruct."),
     (r"\.c5\.", ".mix."),
-    (r"\.esa\.conv1\.", ".attend.reduce."),
-    (r"\.esa\.conv2\.", ".attend.shrink."),
     (r"\.esa\.conv3\.", ".attend.look."),
-    (r"\.esa\.conv_f\.", ".attend.keep."),
-    (r"\.esa\.conv4\.", ".attend.expand."),
+    *OFFICIAL_NAMES,
+    # Theirs count from 1, ours with the activations.
+    (r"^block_(\d+)\.", lambda match: f"blocks.{int(match[1]) - 1}."),
+    (r"\.c(\d)_r\.", lambda match: f".local.{2 * int(match[1]) - 2}."),
 )
 
 
@@ -187,7 +186,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """
     if not {"block_1.c1_r.weight", "block_1.esa.conv1.weight", "conv_1.weight"} <= state.keys():
         return None
-    ours = {_rename(key): value for key, value in state.items()}
+    ours = renamed_state(state, _RENAMES)
     width, channels = ours["shallow.weight"].shape[:2]
     hidden = ours["blocks.0.local.0.weight"].shape[0]
     config = RLFNConfig(
@@ -199,10 +198,3 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         narrow=ours["blocks.0.attend.reduce.weight"].shape[0],
     )
     return Official(config, ours)
-
-
-def _rename(key: str) -> str:
-    key = renamed(key, _RENAMES)
-    # Theirs count from 1, ours with the activations.
-    key = re.sub(r"^block_(\d+)\.", lambda match: f"blocks.{int(match[1]) - 1}.", key)
-    return re.sub(r"\.c(\d)_r\.", lambda match: f".local.{2 * int(match[1]) - 2}.", key)

@@ -37,11 +37,20 @@ from torch.nn import functional as F
 from relume.core.card import Card, Task, claims_of
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant, renamed
+from relume.core.variants import Official, Variant, depths_of, renamed_state
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.padding import cut
-from relume.nn.swin import SwinLayer, Windows, closing, filled_to_windows, pictured, pixels_of, windows_of
+from relume.nn.swin import (
+    OFFICIAL_NAMES,
+    SwinLayer,
+    Windows,
+    closing,
+    filled_to_windows,
+    pictured,
+    pixels_of,
+    windows_of,
+)  # fmt: skip
 from relume.nn.upsample import SubPixels, official_subpixels, respread_subpixels
 
 _SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -283,16 +292,9 @@ _RENAMES = (
     (r"^(?:encode_)?layers\.(\d+)\.", r"blocks.\1."),
     (r"^(blocks\.\d+)\.residual_group\.blocks\.", r"\1.layers."),
     (r"^(blocks\.\d+)\.conv\.", r"\1.close."),
-    (r"\.norm1\.", ".attention_norm."),
-    (r"\.norm2\.", ".feed_forward_norm."),
-    (r"\.attn\.qkv\.", ".attention.qkv."),
-    (r"\.attn\.proj\.", ".attention.project."),
-    (r"\.attn\.relative_position_bias_table$", ".attention.bias_table"),
-    (r"\.mlp\.fc1\.", ".feed_forward.expand."),
-    (r"\.mlp\.fc2\.", ".feed_forward.contract."),
+    *OFFICIAL_NAMES,
 )
 _COMPUTED = re.compile(r"\.(attn_mask|attn\.relative_position_index)$")
-_LAYER = re.compile(r"blocks\.(\d+)\.layers\.(\d+)\.")
 _OURS = re.compile(
     r"(shallow|norm|first_norm|fuse(\.\d)?|reconstruct(\.\w+)*|blocks\.\d+\.close(\.\d)?|blocks\.\d+\.layers\.\d+\."
     r"(attention_norm|feed_forward_norm|attention\.(qkv|project)|feed_forward\.(expand|contract)))\.(weight|bias)"
@@ -311,22 +313,16 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     if f"layers.0.{first}" not in state and f"encode_layers.0.{first}" not in state:
         return None
     encoders = len({key.split(".")[1] for key in state if key.startswith("encode_layers.")})
-    ends = _ends(state)
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        layer, _, kind = key.rpartition(".")
-        if not _COMPUTED.search(key):
-            ours[f"{ends[layer]}.{kind}" if layer in ends else _rename(key, encoders=encoders)] = value
+
+    def continued(match: re.Match[str]) -> str:
+        return f"layers.{int(match[1]) + encoders}."
+
+    # DCPT's code keeps the second half of the blocks under names of their own.
+    renames = ((r"^decode_layers(\d+)\.", continued), *_RENAMES)
+    ours = renamed_state(state, renames, layers=_ends(state), computed=_COMPUTED)
     if not all(_OURS.fullmatch(key) for key in ours):
         return None  # a relative of SwinIR, such as HAT
     return Official(_config_of(state, ours), ours)
-
-
-def _rename(key: str, *, encoders: int) -> str:
-    # DCPT's code keeps the second half of the blocks under names of their own.
-    key = re.sub(r"^decode_layers(\d+)\.", lambda match: f"layers.{int(match[1]) + encoders}.", key)
-    key = renamed(key, _RENAMES)
-    return key
 
 
 def _ends(state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -349,11 +345,7 @@ def _enlarging(state: Mapping[str, Tensor]) -> list[str]:
 def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinIRConfig:
     """Read the settings off the authors' state and ours."""
     width, channels = ours["shallow.weight"].shape[:2]
-    depths: list[int] = []
-    for match in filter(None, map(_LAYER.match, ours)):
-        block, layer = int(match[1]), int(match[2])
-        depths += [0] * (block + 1 - len(depths))
-        depths[block] = max(depths[block], layer + 1)
+    depths = depths_of(ours, groups="blocks")
     firsts = [f"blocks.{block}.layers.0." for block in range(len(depths))]
     hidden = ours[f"{firsts[0]}feed_forward.expand.weight"].shape[0]
     likely = max(heads for heads in range(1, 7) if width % heads == 0)
@@ -377,7 +369,7 @@ def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinI
     values = {
         "channels": channels,
         "width": width,
-        "depths": tuple(depths),
+        "depths": depths,
         # The hidden width is the product rounded down, which must not fall below what it is.
         "ratio": hidden / width if int(width * (hidden / width)) == hidden else (hidden + 0.5) / width,
         "connection": "3conv" if "conv_after_body.0.weight" in state else "1conv",

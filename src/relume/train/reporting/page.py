@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from relume.core.files import whole
+from relume.core.files import write_text
 from relume.train.reporting.album import Shot, shots, spread
 from relume.train.reporting.charts import COLOURS, Line, chart, refuse_missing
 from relume.train.reporting.dress import SCRIPT, STYLE
@@ -44,9 +44,7 @@ def write_page(runs: Sequence[RunRecord], path: Path) -> None:
         RelumeError: the page cannot be written.
     """
     refuse_missing()
-    text = page(runs)
-    with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, page(runs))
 
 
 def page(runs: Sequence[RunRecord]) -> str:

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from relume.core.card import Card, Task
-from relume.core.variants import renamed
+from relume.core.variants import renamed_state
 from relume.nn.classifier import FeatureClassifierConfig
 
 CARD = Card(
@@ -99,7 +99,7 @@ def classifier_from_official(
     """
     if "mixing_weights" not in state or "bottleneck_layers.0.0.conv1.weight" not in state:
         return None
-    ours = {renamed(key, _RENAMES): value for key, value in state.items()}
+    ours = renamed_state(state, _RENAMES)
     layers = range(len(ours["shares"]))
     config = FeatureClassifierConfig(
         widths=tuple(ours[f"stages.{index}.0.expand.weight"].shape[1] for index in layers),
