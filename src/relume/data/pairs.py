@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from relume.data.degradations.base import Degradation, Telling
+from relume.data.degradations.base import Degradation, Placed, Telling, placed
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 from relume.data.preparation.reading import PieceList, PiecePatches
 from relume.nn.colour import rgb_to_y
@@ -45,15 +45,16 @@ class Pairs(Dataset[Batch]):
         self.luma = luma
 
     def __getitem__(self, index: int) -> Batch:
-        high = self.patches[index]
+        high, place = self.patches.placed(index)
+        degradation = placed(self.degradation, place)
         (seed,) = np.random.SeedSequence([self.patches.seed, index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
         clean, told = high[None].float().div_(255), {}
-        if isinstance(self.degradation, Telling):
-            (low,), (told["kind"],) = self.degradation.tell(clean, generator=generator)
+        if isinstance(degradation, Telling):
+            (low,), (told["kind"],) = degradation.tell(clean, generator=generator)
         else:
-            (low,) = self.degradation(clean, generator=generator)
-        margin = self.degradation.margin
+            (low,) = degradation(clean, generator=generator)
+        margin = degradation.margin
         # Pictures have 8 bits where the network will be used.
         levels = low.clamp(0, 1).mul(255).round_().to(torch.uint8)
         if self.luma:
@@ -75,7 +76,7 @@ class PairLoader:
 
     Raises:
         PictureError: a file is no picture.
-        DataError: a photo is too small for a patch.
+        DataError: a photo is too small for a patch, or lacks what the degradation needs of it.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class PairLoader:
             if isinstance(photos, PieceList)
             else Patches(photos, config, **choices)
         )
+        if isinstance(degradation, Placed):
+            degradation.check(photos.sizes)
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 
     def some(self, count: int) -> Batch:

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from relume.core.config import Config
 from relume.core.errors import DataError
 from relume.core.pictures import SUFFIXES, pictures_in, read, read_size
+from relume.data.degradations.base import Place, Size
 
 
 class PatchesConfig(Config):
@@ -78,6 +79,14 @@ class PhotoList:
             paths += found
         return cls(tuple(paths), digest.hexdigest())
 
+    def sizes(self) -> Iterator[tuple[Path, Size]]:
+        """Yield each photo's file and size as stored, from its header.
+
+        Raises:
+            PictureError: a file is no picture.
+        """
+        return ((path, read_size(path)) for path in self.paths)
+
     def refuse_smaller(self, side: int) -> None:
         """Look at every photo's header, so that a training does not fail at its thousandth step.
 
@@ -85,8 +94,7 @@ class PhotoList:
             PictureError: a file is no picture.
             DataError: a photo is smaller than `side` pixels.
         """
-        for path in self.paths:
-            height, width = read_size(path)
+        for path, (height, width) in self.sizes():
             if min(height, width) < side:
                 raise DataError(
                     f"{path} is {width}x{height}, too small for a patch of {side}x{side}; "
@@ -123,13 +131,18 @@ class Patches(Dataset[Tensor]):
         self._held = 0
 
     def __getitem__(self, index: int) -> Tensor:
+        return self.placed(index)[0]
+
+    def placed(self, index: int) -> tuple[Tensor, Place]:
+        """Return a patch and where it lies."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        photo = self._photo(self.photos.paths[random.integers(len(self.photos.paths))])
-        top, left = (int(random.integers(size - self.side + 1)) for size in photo.shape[-2:])
-        patch = photo[:, top : top + self.side, left : left + self.side]
+        path = self.photos.paths[random.integers(len(self.photos.paths))]
+        photo = self._photo(path)
+        height, width = photo.shape[-2:]
+        top, left = (int(random.integers(size - self.side + 1)) for size in (height, width))
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
-        patch = torch.rot90(patch, turns, (1, 2))
-        return (patch.flip(2) if mirrored else patch).contiguous()
+        place = Place(path, (height, width), top, left, (self.side, self.side), turns, mirrored)
+        return place.cut(photo), place
 
     def _photo(self, path: Path) -> Tensor:
         """Return the decoded photo, uint8 C×H×W, from memory where it is still there."""
