@@ -87,19 +87,35 @@ class PhotoList:
         """
         return ((path, read_size(path)) for path in self.paths)
 
-    def refuse_smaller(self, side: int) -> None:
+    def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
         """Look at every photo's header, so that a training does not fail at its thousandth step.
+
+        Args:
+            patch: side of the low-resolution patch, pixels.
+            scale: high-resolution pixels for each low-resolution one.
+            margin: low-resolution pixels on each side that a degradation may spoil.
 
         Raises:
             PictureError: a file is no picture.
-            DataError: a photo is smaller than `side` pixels.
+            DataError: a photo is smaller than a patch; the smallest and what would fit are named.
         """
-        for path, (height, width) in self.sizes():
-            if min(height, width) < side:
-                raise DataError(
-                    f"{path} is {width}x{height}, too small for a patch of {side}x{side}; "
-                    f"take it out or choose a smaller data.patch"
-                )
+        sizes = {path: size for path, size in self.sizes() if min(size) < (patch + 2 * margin) * scale}
+        if sizes:
+            smallest = min(sizes, key=lambda path: min(sizes[path]))
+            height, width = sizes[smallest]
+            out = "it" if len(sizes) == 1 else f"it and {len(sizes) - 1} more"
+            problem = too_small(min(height, width), patch, scale, margin)
+            raise DataError(f"{smallest} is {width}x{height}, {problem} or take {out} out")
+
+
+def too_small(shortest: int, patch: int, scale: int, margin: int) -> str:
+    """Return what is said of a photo's shortest side, and the largest patch that fits into it."""
+    side = (patch + 2 * margin) * scale
+    needed = f"too small for a patch of {side}x{side} (data.patch={patch}"
+    needed += f" and a margin of {margin} on each side" if margin else ""
+    needed += f", at scale {scale})" if scale > 1 else ")"
+    largest = shortest // scale - 2 * margin
+    return f"{needed}; the largest that fits is --set data.patch={largest}," if largest > 0 else f"{needed};"
 
 
 class Patches(Dataset[Tensor]):
@@ -123,7 +139,7 @@ class Patches(Dataset[Tensor]):
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
-        photos.refuse_smaller(self.side)
+        photos.refuse_smaller(config.patch, scale=scale, margin=margin)
         self.channels = channels
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)

@@ -18,7 +18,7 @@ from relume.core.errors import DataError
 from relume.core.files import reason
 from relume.core.pictures.contents import read_at
 from relume.data.degradations.base import Place, Size
-from relume.data.patches import PatchesConfig
+from relume.data.patches import PatchesConfig, too_small
 from relume.data.preparation.records import INDEX, PIECES, read_index
 
 
@@ -110,19 +110,20 @@ class PieceList:
         """Yield the photos' files, below the folders that were prepared, and their sizes."""
         yield from dict.fromkeys((piece.photo, piece.size) for piece in self.pieces)
 
-    def refuse_smaller(self, side: int) -> None:
-        """Refuse pieces that are smaller than `side` pixels.
+    def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
+        """Refuse pieces that are smaller than a patch; arguments as of `PhotoList.refuse_smaller`.
 
         Raises:
-            DataError: naming the first.
+            DataError: naming the smallest, and what would fit.
         """
-        for piece in self.pieces:
-            if min(piece.height, piece.width) < side:
-                raise DataError(
-                    f"{piece.path} has pieces of {piece.width}x{piece.height}, too small for a patch of "
-                    f"{side}x{side}; prepare the photos with a larger --side or --least, "
-                    f"or choose a smaller data.patch"
-                )
+        smallest = min(self.pieces, key=lambda piece: min(piece.height, piece.width))
+        shortest = min(smallest.height, smallest.width)
+        if shortest < (patch + 2 * margin) * scale:
+            raise DataError(
+                f"{smallest.path} has pieces of {smallest.width}x{smallest.height}, "
+                f"{too_small(shortest, patch, scale, margin)} or prepare the photos with a larger --side or "
+                "--least"
+            )
 
     def patch(self, index: int, top: int, left: int, side: int) -> Tensor:
         """Read a patch of a piece, uint8 C×side×side.
@@ -166,7 +167,7 @@ class PiecePatches(Dataset[Tensor]):
     ) -> None:
         self.pieces = pieces
         self.side = (config.patch + 2 * margin) * scale
-        pieces.refuse_smaller(self.side)
+        pieces.refuse_smaller(config.patch, scale=scale, margin=margin)
         colour = next((piece.path for piece in pieces.pieces if piece.channels > channels), None)
         if colour is not None:
             raise DataError(f"{colour} is of colour, but the model takes {channels} channel")
