@@ -189,9 +189,7 @@ def test_a_photo_that_is_too_small_is_named_before_the_first_step(folder):
         "each side, at scale 2); the largest that fits is --set data.patch=26, or take it and 2 more out"
     )
     Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 26}), **settings)
-    with pytest.raises(
-        DataError, match=r"70x60.* \(data\.patch=27 and.* data\.patch=26, or take it out"
-    ):
+    with pytest.raises(DataError, match=r"70x60.* \(data\.patch=27 and.* data\.patch=26, or take it out"):
         Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 27}), **settings)
     settings["margin"] = 20
     with pytest.raises(DataError, match=r"a\.png is .* \(data\.patch=8 and .*\); or take it and 2 more out"):

@@ -33,7 +33,7 @@ from torch import Tensor
 from relume.core.checkpoints import file_sha256
 from relume.core.errors import DataError
 from relume.core.pictures import pictures_in, read
-from relume.data.degradations.base import Degradation, Place, placed
+from relume.data.degradations.base import Degradation, Place, located
 from relume.nn.resize import imresize_uint8
 
 _LAYOUTS = "pictures in it, HR/ with optional LR_bicubic/X{scale}/, or folders of these kinds"
@@ -106,7 +106,7 @@ class Damage:
             )
         generator = torch.Generator().manual_seed(self.seed)
         height, width = high.shape[-2:]
-        function = placed(self.function, Place.whole(path, (height, width)))
+        function = located(self.function, Place.whole(path, (height, width)))
         (low,) = function(high[None].float() / 255, generator=generator)
         return _inside(low.mul(255).round().to(torch.uint8), margin), _inside(high, margin * scale)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from relume.data.degradations.base import Degradation, Placed, Telling, placed
+from relume.data.degradations.base import Degradation, Located, Telling, located
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 from relume.data.preparation.reading import PieceList, PiecePatches
 from relume.nn.colour import rgb_to_y
@@ -45,8 +45,8 @@ class Pairs(Dataset[Batch]):
         self.luma = luma
 
     def __getitem__(self, index: int) -> Batch:
-        high, place = self.patches.placed(index)
-        degradation = placed(self.degradation, place)
+        high, place = self.patches.located(index)
+        degradation = located(self.degradation, place)
         (seed,) = np.random.SeedSequence([self.patches.seed, index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
         clean, told = high[None].float().div_(255), {}
@@ -98,7 +98,7 @@ class PairLoader:
             if isinstance(photos, PieceList)
             else Patches(photos, config, **choices)
         )
-        if isinstance(degradation, Placed):
+        if isinstance(degradation, Located):
             degradation.check(photos.sizes)
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 

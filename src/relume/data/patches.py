@@ -147,9 +147,9 @@ class Patches(Dataset[Tensor]):
         self._held = 0
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.placed(index)[0]
+        return self.located(index)[0]
 
-    def placed(self, index: int) -> tuple[Tensor, Place]:
+    def located(self, index: int) -> tuple[Tensor, Place]:
         """Return a patch and where it lies."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
         path = self.photos.paths[random.integers(len(self.photos.paths))]

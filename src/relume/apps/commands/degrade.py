@@ -100,7 +100,7 @@ def degrade(
     """Damage photos by a degradation's name, once or in several draws, and show them on a sheet."""
     from relume.core.pictures import Picture, read, read_size, write
     from relume.core.sheets import contact_sheet
-    from relume.data.degradations.base import Placed
+    from relume.data.degradations.base import Located
 
     damage = _damage(recipe, settings or [], scale)
     plan = _plan(photos, damage.name, seed=seed, draws=draws, output=output)
@@ -108,7 +108,7 @@ def degrade(
         raise RelumeError(f"--no-sheet says that none is made, --sheet that it is {sheet}; leave one out")
     shown_at = None if no_sheet else sheet or _sheet_place(photos, damage.name, output)
     _check_outputs(photos, plan, shown_at, output, overwrite=overwrite)
-    if isinstance(damage.function, Placed):
+    if isinstance(damage.function, Located):
         damage.function.check(lambda: ((photo, read_size(photo)) for photo in dict.fromkeys(photos)))
 
     tiles: list[tuple[str, Tensor]] = []
@@ -237,12 +237,12 @@ def _damaged(clean: Picture, damage: Damage, draw: Draw) -> Picture:
     """Return the damaged picture, with all that the file held; sides are cut to a multiple of the scale."""
     import torch
 
-    from relume.data.degradations.base import Place, placed
+    from relume.data.degradations.base import Place, located
 
     height, width = (side // damage.scale * damage.scale for side in clean.pixels.shape[1:])
     high = clean.pixels[:, :height, :width].unsqueeze(0)
     generator = torch.Generator().manual_seed(draw.seed)
-    function = placed(damage.function, Place.whole(draw.photo, (height, width)))
+    function = located(damage.function, Place.whole(draw.photo, (height, width)))
     low = function(high, generator=generator)[0]
     return clean.replace(pixels=low, alpha=clean.alpha if damage.scale == 1 else None)
 

@@ -87,7 +87,7 @@ class Place:
 
 
 @runtime_checkable
-class Placed(Protocol):
+class Located(Protocol):
     """A degradation that knows more of a photo than its pixels, from files named as the photo is."""
 
     def check(self, sizes: Callable[[], Iterable[tuple[Path, Size]]]) -> None:
@@ -110,9 +110,9 @@ class Placed(Protocol):
         ...
 
 
-def placed(degradation: Degradation, place: Place) -> Degradation:
+def located(degradation: Degradation, place: Place) -> Degradation:
     """Return a degradation for pictures of a place, whether it asks for that or not."""
-    return degradation.at(place) if isinstance(degradation, Placed) else degradation
+    return degradation.at(place) if isinstance(degradation, Located) else degradation
 
 
 class DegradationConfig(Config):

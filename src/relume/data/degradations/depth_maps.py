@@ -65,12 +65,12 @@ class Distant(ABC):
         """Map `B C H W` to the same, damaged; `distance` is `B 1 H W`, the farthest about 1."""
 
     def check(self, sizes: Callable[[], Iterable[tuple[Path, Size]]]) -> None:
-        """See whether there is a map of each photo (`base.Placed`)."""
+        """See whether there is a map of each photo (`base.Located`)."""
         if self.maps is not None:
             self.maps.check(sizes())
 
     def at(self, place: Place) -> Distant | _At:
-        """Return the same for pictures of a place (`base.Placed`)."""
+        """Return the same for pictures of a place (`base.Located`)."""
         return self if self.maps is None else _At(self, self.maps, place)
 
 

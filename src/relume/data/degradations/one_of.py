@@ -18,12 +18,12 @@ from relume.core.choices import ChosenFrom
 from relume.data.degradations.base import (
     Degradation,
     DegradationConfig,
+    Located,
     Place,
-    Placed,
     SameSizeConfig,
     Size,
+    located,
     picture_generator,
-    placed,
 )
 from relume.data.degradations.haze import HazeConfig
 from relume.data.degradations.low_light import LowLightConfig
@@ -76,14 +76,14 @@ class OneOf:
         self.margin = max(kind.margin for kind in kinds)
 
     def check(self, sizes: Callable[[], Iterable[tuple[Path, Size]]]) -> None:
-        """See whether there is what each of the ways needs of each photo (`base.Placed`)."""
+        """See whether there is what each of the ways needs of each photo (`base.Located`)."""
         for kind in self.kinds:
-            if isinstance(kind, Placed):
+            if isinstance(kind, Located):
                 kind.check(sizes)
 
     def at(self, place: Place) -> OneOf:
-        """Return the same for pictures of a place (`base.Placed`)."""
-        return OneOf([placed(kind, place) for kind in self.kinds])
+        """Return the same for pictures of a place (`base.Located`)."""
+        return OneOf([located(kind, place) for kind in self.kinds])
 
     def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
         """Map `B C H W` to the same, damaged."""

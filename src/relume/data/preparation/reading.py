@@ -175,9 +175,9 @@ class PiecePatches(Dataset[Tensor]):
         self.seed = seed
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.placed(index)[0]
+        return self.located(index)[0]
 
-    def placed(self, index: int) -> tuple[Tensor, Place]:
+    def located(self, index: int) -> tuple[Tensor, Place]:
         """Return a patch and where it lies in its photo."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
         number = int(random.integers(len(self.pieces)))
