@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from relume.core.errors import DataError
+from relume.core.errors import DataError, RelumeError
 from relume.core.pictures import Picture, write
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.degradations.one_of import OneOfConfig
@@ -231,3 +231,15 @@ def test_a_degradation_that_tells_is_heard_with_each_sample(folder):
 
 def test_others_tell_nothing(folder):
     assert next(loader(folder).batches(0, 1)).keys() == {"input", "target"}
+
+
+def test_a_worker_tells_of_a_damaged_photo_as_the_process_itself_does(folder):
+    content = (folder / "a.png").read_bytes()
+    for name in ("a.png", "b.png", "deeper/c.png"):
+        (folder / name).write_bytes(content[: len(content) // 2])
+    said = []
+    for workers in (0, 1):
+        with pytest.raises(RelumeError, match=r"\.png: the PNG data is damaged") as caught:
+            next(iter(loader(folder, workers=workers).batches(0, 1)))
+        said.append(str(caught.value))
+    assert said[0] == said[1]
