@@ -8,6 +8,7 @@ one with threads may hang, so nothing that the server imports may start any.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -84,7 +85,8 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
-        self._server.communicate(timeout=60)
+        with contextlib.suppress(BrokenPipeError):  # it was ended before
+            self._server.communicate(timeout=60)
 
     def run(
         self,
@@ -102,6 +104,9 @@ class Server:
             cwd: the folder it runs in; None: the server's.
             environment: all of its variables; None: the server's.
             limits: where it is stopped.
+
+        Raises:
+            RuntimeError: the server itself was ended, which names the work that was under way.
         """
         assert self._server is not None
         assert self._server.stdin is not None
@@ -113,9 +118,20 @@ class Server:
             "environment": None if environment is None else dict(environment),
             "limits": asdict(limits),
         }
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return Ended(**json.loads(self._server.stdout.readline()))
+        answer = ""
+        with contextlib.suppress(BrokenPipeError):  # it is gone, so there is no answer either
+            self._server.stdin.write(json.dumps(request) + "\n")
+            self._server.stdin.flush()
+            answer = self._server.stdout.readline()
+        if not answer.endswith("\n"):
+            which = f"serving.py, pid {self._server.pid}"
+            work = " ".join([job, *map(str, arguments)])
+            raise RuntimeError(
+                f"the process that tests fork their work from ({which}) ended with status "
+                f"{self._server.wait(60)} at {work}; if nobody ended it, the machine lacks memory: run fewer "
+                "tests at once"
+            )
+        return Ended(**json.loads(answer))
 
 
 def _limit(memory: int | None, processor: int | None, real: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -37,6 +38,29 @@ def test_the_picture_is_what_the_degradation_makes(tmp_path, relume, photo):
     haze = HazeConfig(density=1.5).build(1)
     expected = haze(read(photo).pixels.unsqueeze(0), generator=torch.Generator().manual_seed(7))[0]
     assert (read(tmp_path / "a_haze.png").pixels - expected).abs().max() <= 0.51 / 255
+
+
+def test_distances_come_from_a_file(tmp_path, relume, photo):
+    metres = torch.rand(48, 64, generator=torch.Generator().manual_seed(1)) + 1
+    np.save(tmp_path / "depth.npy", metres.numpy())
+    settings = ("--set", "density=1.5", "--set", "depth_maps=depth.npy", "--set", "farthest=2")
+    done = relume("degrade", "a.png", "-r", "haze", "--no-sheet", *settings, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    haze = HazeConfig(density=1.5).build(1)
+    expected = haze(
+        read(photo).pixels.unsqueeze(0),
+        generator=torch.Generator().manual_seed(0),
+        distance=metres[None, None] / 2,
+    )[0]
+    assert (read(tmp_path / "a_haze.png").pixels - expected).abs().max() <= 0.51 / 255
+    picture_file(tmp_path / "b.png", width=60, height=48)
+    with pytest.raises(RelumeError, match=r"depth\.npy is 64x48, but its photo b\.png is 60x48"):
+        degrade([Path("b.png")], recipe="haze", settings=["depth_maps=depth.npy"], output=Path("c.png"))
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps/a.npy", metres.numpy())
+    with pytest.raises(RelumeError, match=r"maps holds no depth map of b\.png"):
+        degrade([Path("b.png")], recipe="haze", settings=["depth_maps=maps"], output=Path("c.png"))
+    assert not (tmp_path / "c.png").exists()
 
 
 def test_one_draw_has_its_sheet_too_unless_told_otherwise(tmp_path, photo):

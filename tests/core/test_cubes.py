@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matlab_writing import save
 
+from matlab_writing import save
 from relume.core.cubes import read_cube
 from relume.core.errors import DataError
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matlab_writing import matlab, matrix
 
+from matlab_writing import cells, matlab, matrix
 from relume.core.errors import CheckpointError
 from relume.core.matlab_file import read_arrays
 from relume.measures.niqe import load_natural_model
@@ -34,6 +34,21 @@ def test_reads_what_was_written(tmp_path, order, packed):
     assert list(arrays) == ["first_name", "b"]
     assert torch.equal(arrays["first_name"], torch.from_numpy(first))
     assert arrays["b"].tolist() == [[3.0]]
+
+
+def test_cells_are_told_one_by_one(tmp_path):
+    inner = [np.arange(4.0).reshape(2, 2), np.arange(9.0).reshape(3, 3)]
+    parts = [matrix("<", "", each) for each in inner]
+    deeper = cells("<", "", parts[1])
+    (tmp_path / "a.mat").write_bytes(matlab("<", cells("<", "all", parts[0], deeper), parts[1], packed=True))
+    arrays = read_arrays(tmp_path / "a.mat")
+    assert list(arrays) == ["all{1}", "all{2}{1}", ""]
+    assert [array.tolist() for array in arrays.values()] == [each.tolist() for each in (*inner, inner[1])]
+    for _ in range(100):
+        deeper = cells("<", "", deeper)
+    (tmp_path / "a.mat").write_bytes(matlab("<", deeper))
+    with pytest.raises(CheckpointError, match="deep in each other"):
+        read_arrays(tmp_path / "a.mat")
 
 
 def test_the_authors_parameters_become_a_model(tmp_path):
@@ -72,10 +87,11 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 
 _WHOLE = matlab("<", matrix("<", "name", np.arange(30.0).reshape(5, 6)), packed=False)
 _PACKED = matlab("<", matrix("<", "name", np.arange(30.0).reshape(5, 6)), packed=True)
+_CELLS = matlab("<", cells("<", "name", *[matrix("<", "", np.arange(6.0).reshape(2, 3))] * 2))
 
 
 @given(
-    st.sampled_from([_WHOLE, _PACKED]),
+    st.sampled_from([_WHOLE, _PACKED, _CELLS]),
     st.integers(128, 400),
     st.binary(min_size=1, max_size=6),
     st.booleans(),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from relume.core.errors import DataError
+from relume.core.errors import DataError, RelumeError
 from relume.core.pictures import Picture, write
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.degradations.one_of import OneOfConfig
@@ -181,8 +181,19 @@ def test_folders_without_photos_are_refused(tmp_path, given, message):
 
 def test_a_photo_that_is_too_small_is_named_before_the_first_step(folder):
     config = PatchesConfig(folders=(folder,), patch=30, batch=1)
-    with pytest.raises(DataError, match=r"a\.png is 70x60, too small for a patch of 68x68"):
-        Patches(PhotoList.find((folder,)), config, scale=2, margin=2, channels=3, seed=1)
+    settings = {"scale": 2, "margin": 2, "channels": 3, "seed": 1}
+    with pytest.raises(DataError) as caught:
+        Patches(PhotoList.find((folder,)), config, **settings)
+    assert str(caught.value) == (
+        f"{folder / 'a.png'} is 70x60, too small for a patch of 68x68 (data.patch=30 and a margin of 2 on "
+        "each side, at scale 2); the largest that fits is --set data.patch=26, or take it and 2 more out"
+    )
+    Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 26}), **settings)
+    with pytest.raises(DataError, match=r"70x60.* \(data\.patch=27 and.* data\.patch=26, or take it out"):
+        Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 27}), **settings)
+    settings["margin"] = 20
+    with pytest.raises(DataError, match=r"a\.png is .* \(data\.patch=8 and .*\); or take it and 2 more out"):
+        Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 8}), **settings)
 
 
 def test_hidden_files_are_no_photos(folder):
@@ -220,3 +231,15 @@ def test_a_degradation_that_tells_is_heard_with_each_sample(folder):
 
 def test_others_tell_nothing(folder):
     assert next(loader(folder).batches(0, 1)).keys() == {"input", "target"}
+
+
+def test_a_worker_tells_of_a_damaged_photo_as_the_process_itself_does(folder):
+    content = (folder / "a.png").read_bytes()
+    for name in ("a.png", "b.png", "deeper/c.png"):
+        (folder / name).write_bytes(content[: len(content) // 2])
+    said = []
+    for workers in (0, 1):
+        with pytest.raises(RelumeError, match=r"\.png: the PNG data is damaged") as caught:
+            next(iter(loader(folder, workers=workers).batches(0, 1)))
+        said.append(str(caught.value))
+    assert said[0] == said[1]

@@ -576,7 +576,7 @@ def test_pieces_that_do_not_fit_are_refused(photos, tmp_path):
     run(photos, tmp_path / "out")
     pieces = PieceList.find((tmp_path / "out",))
     settings = {"scale": 2, "margin": 0, "seed": 1}
-    with pytest.raises(DataError, match="too small for a patch of 66x66"):
+    with pytest.raises(DataError, match=r"too small .* 66x66 .* --set data\.patch=32, or prepare"):
         PiecePatches(pieces, PatchesConfig(patch=33), channels=3, **settings)
     with pytest.raises(DataError, match="takes 1 channel"):
         PiecePatches(pieces, PatchesConfig(patch=8), channels=1, **settings)

@@ -11,6 +11,7 @@ from relume.core.pictures import Picture, write
 from relume.data.benchmarks import find_pairs
 from relume.recipes.reading import read_recipe, written
 from relume.recipes.runner import find_recipe
+from relume.train.stepping import learning_rate
 
 VARIANTS = [name for system in ("nafnet", "restormer", "hinet") for name in systems()[system].variants]
 
@@ -26,6 +27,22 @@ def test_recipes_are_complete_and_survive_yaml(variant, budget, tmp_path):
     path = Path(tmp_path / "recipe.yaml")
     path.write_text(written(recipe), encoding="utf-8")
     assert read_recipe(path, budget=budget) == recipe
+
+
+@pytest.mark.parametrize(
+    ("variant", "last"),
+    [("nafnet-32", 1e-7), ("hinet", 1e-7), ("restormer", 1e-6)],
+    ids=lambda each: str(each),
+)
+def test_the_rate_falls_as_far_as_the_authors_do(variant, last):
+    recipe = find_recipe(variant, "gpu")
+    rates = [
+        learning_rate(step, recipe.steps, recipe.optimiser, recipe.schedule)
+        for step in (0, recipe.steps // 2, recipe.steps - 1)
+    ]
+    assert rates[0] == recipe.optimiser.learning_rate
+    assert rates[1] == pytest.approx(rates[0] / 2, rel=0.01)
+    assert rates[2] == pytest.approx(last, rel=0.001)
 
 
 def test_patches_fit_the_small_networks_windows():

@@ -66,6 +66,12 @@ def test_a_warm_up_longer_than_the_run_is_cut():
     assert learning_rate(4, 5, OptimiserConfig(learning_rate=1.0), ScheduleConfig(warmup=100)) == 1.0
 
 
+def test_the_rate_is_halved_where_it_is_said():
+    schedule = ScheduleConfig(warmup=2, halvings=(0.5, 0.8, 0.9))
+    rates = [learning_rate(step, 20, OptimiserConfig(learning_rate=4.0), schedule) for step in range(20)]
+    assert rates == [2.0] + [4.0] * 9 + [2.0] * 6 + [1.0] * 2 + [0.5] * 2
+
+
 def test_learns(tmp_path):
     losses = []
     run = loop(tmp_path, steps=200, optimiser=OptimiserConfig(learning_rate=0.05))

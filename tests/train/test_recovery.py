@@ -1,12 +1,19 @@
 """Losses and gradients that are no numbers: skipped, gone back from, given up; never in the weights."""
 
 import json
+import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 from relume.core.errors import RelumeError
+from relume.core.pictures import Picture, write
+from relume.data.degradations.noise import NoiseConfig
+from relume.data.pairs import PairLoader
+from relume.data.patches import PatchesConfig, PhotoList
 from relume.train.loop import Loop
 from relume.train.observers import JsonLog, read_log
 from relume.train.settings import LoopConfig, RecoveryConfig
@@ -189,3 +196,34 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     final = run.run()
     assert all(value.isfinite().all() for value in final.values())
     assert run.progress.slowed == 0.5
+
+
+class Deadly:
+    """Real batches from a worker, which is killed after some steps."""
+
+    def __init__(self, folder, *, after):
+        config = PatchesConfig(folders=(folder,), patch=5, batch=2, workers=1)
+        self.loader = PairLoader(
+            PhotoList.find(config.folders), config, NoiseConfig().build(1), scale=1, channels=1, seed=1
+        )
+        self.after = after
+
+    def batches(self, first, last, **named):
+        for number, batch in enumerate(self.loader.batches(first, last, **named)):
+            if number == self.after:
+                for process in multiprocessing.active_children():
+                    os.kill(process.pid, signal.SIGKILL)
+            yield batch
+
+
+def test_a_worker_that_is_killed_is_told_in_one_line(tmp_path):
+    (tmp_path / "photos").mkdir()
+    write(Picture(pixels=torch.rand(1, 40, 40)), tmp_path / "photos/a.png")
+    with pytest.raises(RelumeError) as caught:
+        loop(tmp_path / "run", Deadly(tmp_path / "photos", after=6), steps=12, save_every=4).run()
+    said = str(caught.value)
+    assert "a process that loads data was ended from outside after step " in said
+    assert " of 12, perhaps for lack of memory (DataLoader worker" in said
+    assert "the same command goes on from the last saved state" in said
+    assert len(said.splitlines()) == 1
+    assert read_progress(tmp_path / "run").step == 4

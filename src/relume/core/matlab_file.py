@@ -3,8 +3,8 @@
 Source: MathWorks, "MAT-File Format", chapter 1. A file is a header of 128 bytes and then elements:
 a tag (type, length), the bytes, padding to eight bytes. Lengths up to four may sit in the tag. An
 element may be a whole other element, packed by zlib; a matrix is an element that holds others:
-flags, dimensions, name, real part. Text, cells, structures, sparse and complex matrices are passed
-over. Files of version 7.3 are HDF5, another format, and are refused.
+flags, dimensions, name, real part; a cell array holds matrices in place of a real part. Text, structures,
+sparse and complex matrices are passed over. Files of version 7.3 are HDF5, another format, and are refused.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from relume.core.errors import CheckpointError
 _HEADER = 128
 _MATRIX, _PACKED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_CELLS = 1
 _DENSE = range(6, 16)  # classes: double, single and the integers
 _COMPLEX = 0x08
 # A packed element of some kilobytes can claim to unpack to anything.
 _MOST = 1 << 28
+_DEEPEST = 8
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:
-    """The real, dense matrices of a file by their names.
+    """The real, dense matrices of a file by their names; those in a cell array as `name{1}`, `name{2}` ….
 
     Returns:
         float64 tensors of MATLAB's dimensions.
@@ -83,14 +85,24 @@ def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview
         at = following
 
 
-def _matrix(data: memoryview, order: str) -> Iterator[tuple[str, Tensor]]:
-    """Its name and values, where they are real numbers."""
+def _matrix(data: memoryview, order: str, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Its name and values, where they are real numbers; those of its cells, where it has such."""
     elements = _elements(data, order)
     try:
         (_, flags), (_, sides), (_, name), *parts = elements
     except ValueError:
         raise ValueError("a matrix lacks its parts") from None
     word = struct.unpack_from(f"{order}I", flags)[0]
+    called = bytes(name).decode("latin-1")
+    if word & 0xFF == _CELLS:
+        if depth == _DEEPEST:
+            raise ValueError(f"cells lie more than {_DEEPEST} deep in each other")
+        for number, (kind, cell) in enumerate(parts, 1):
+            # An empty element stands for an empty matrix.
+            if kind == _MATRIX and len(cell):
+                for inner, held in _matrix(cell, order, depth + 1):
+                    yield f"{called}{{{number}}}{inner}", held
+        return
     if word & 0xFF not in _DENSE or word >> 8 & _COMPLEX:
         return
     if not parts:
@@ -98,4 +110,4 @@ def _matrix(data: memoryview, order: str) -> Iterator[tuple[str, Tensor]]:
     kind, numbers = parts[0]
     shape = np.frombuffer(sides, f"{order}i4")
     values = np.frombuffer(numbers, f"{order}{_NUMBERS[kind]}").astype(np.float64)
-    yield bytes(name).decode("latin-1"), torch.from_numpy(values.reshape(shape, order="F").copy())
+    yield called, torch.from_numpy(values.reshape(shape, order="F").copy())

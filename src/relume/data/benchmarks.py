@@ -33,7 +33,7 @@ from torch import Tensor
 from relume.core.checkpoints import file_sha256
 from relume.core.errors import DataError
 from relume.core.pictures import pictures_in, read
-from relume.data.degradations.base import Degradation
+from relume.data.degradations.base import Degradation, Place, located
 from relume.nn.resize import imresize_uint8
 
 _LAYOUTS = "pictures in it, HR/ with optional LR_bicubic/X{scale}/, or folders of these kinds"
@@ -95,7 +95,7 @@ class Damage:
         """Return the low picture of `3 H W` in uint8, and what is left of the high one.
 
         Raises:
-            DataError: nothing is left.
+            DataError: nothing is left, or what the degradation needs of the picture is missing.
         """
         margin = self.function.margin
         least = scale * (2 * margin + 1)
@@ -105,7 +105,9 @@ class Damage:
                 f"{least}×{least} at ×{scale}; leave it out"
             )
         generator = torch.Generator().manual_seed(self.seed)
-        (low,) = self.function(high[None].float() / 255, generator=generator)
+        height, width = high.shape[-2:]
+        function = located(self.function, Place.whole(path, (height, width)))
+        (low,) = function(high[None].float() / 255, generator=generator)
         return _inside(low.mul(255).round().to(torch.uint8), margin), _inside(high, margin * scale)
 
 

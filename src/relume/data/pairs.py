@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from relume.data.degradations.base import Degradation, Telling
+from relume.core.errors import DataError, RelumeError
+from relume.data.degradations.base import Degradation, Located, Telling, located
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 from relume.data.preparation.reading import PieceList, PiecePatches
 from relume.nn.colour import rgb_to_y
@@ -45,20 +48,88 @@ class Pairs(Dataset[Batch]):
         self.luma = luma
 
     def __getitem__(self, index: int) -> Batch:
-        high = self.patches[index]
+        high, place = self.patches.located(index)
+        degradation = located(self.degradation, place)
         (seed,) = np.random.SeedSequence([self.patches.seed, index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
         clean, told = high[None].float().div_(255), {}
-        if isinstance(self.degradation, Telling):
-            (low,), (told["kind"],) = self.degradation.tell(clean, generator=generator)
+        if isinstance(degradation, Telling):
+            (low,), (told["kind"],) = degradation.tell(clean, generator=generator)
         else:
-            (low,) = self.degradation(clean, generator=generator)
-        margin = self.degradation.margin
+            (low,) = degradation(clean, generator=generator)
+        margin = degradation.margin
         # Pictures have 8 bits where the network will be used.
         levels = low.clamp(0, 1).mul(255).round_().to(torch.uint8)
         if self.luma:
             levels, high = _luma(levels), _luma(high)
         return {"input": _inside(levels, margin), "target": _inside(high, margin * self.scale), **told}
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What a worker could not make, and why."""
+
+    message: str
+
+
+class _Sent(Dataset["Batch | _Failed"]):
+    """Pairs made in a worker; PyTorch would wrap an error into one of its own, traceback and all."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+
+    def __getitem__(self, index: int) -> Batch | _Failed:
+        try:
+            return self._pairs[index]
+        except RelumeError as error:
+            return _Failed(str(error))
+
+
+def _collated(items: list[Batch | _Failed]) -> Batch | _Failed:
+    failed = next((item for item in items if isinstance(item, _Failed)), None)
+    return failed or default_collate(items)
+
+
+_LOST = "DataLoader worker"
+"""How PyTorch's errors begin that tell of a worker which was ended from outside."""
+
+
+def _heard(batches: Iterator[Batch | _Failed]) -> Iterator[Batch | _Failed]:
+    """Yield what workers send; one that ends while it sends is told like any other."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (OSError, EOFError) as error:
+            if str(error).startswith("Caught "):  # in the worker, by its own code
+                raise
+            raise RuntimeError(f"{_LOST} is gone: {error}") from error
+        yield batch
+
+
+@contextmanager
+def workers_watched(reached: Callable[[], str] = str) -> Iterator[None]:
+    """Tell in one line when a loader's worker is ended from outside.
+
+    PyTorch raises that in the main thread, whatever it is at, so it is caught around all use of batches.
+
+    Args:
+        reached: tells how far the work is, as " after step 7".
+
+    Raises:
+        RelumeError: a worker was ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(_LOST):
+            raise
+        raise RelumeError(
+            f"a process that loads data was ended from outside{reached()}, perhaps for lack of memory "
+            f"({error}); the same command goes on from the last saved state, and fewer data.workers or less "
+            "data.memory_gib take less memory"
+        ) from None
 
 
 class PairLoader:
@@ -75,7 +146,7 @@ class PairLoader:
 
     Raises:
         PictureError: a file is no picture.
-        DataError: a photo is too small for a patch.
+        DataError: a photo is too small for a patch, or lacks what the degradation needs of it.
     """
 
     def __init__(
@@ -97,6 +168,8 @@ class PairLoader:
             if isinstance(photos, PieceList)
             else Patches(photos, config, **choices)
         )
+        if isinstance(degradation, Located):
+            degradation.check(photos.sizes)
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 
     def some(self, count: int) -> Batch:
@@ -108,15 +181,17 @@ class PairLoader:
 
     def batches(
         self, first: int, last: int, *, rank: int = 0, world: int = 1, device: torch.device = _CPU
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Yield the batches of steps `first` … `last - 1`, the share of process `rank` of `world`.
 
         Raises:
-            DataError: a batch that cannot be shared evenly.
+            DataError: a batch that cannot be shared evenly, or a photo that cannot be read.
+            RuntimeError: a worker was ended from outside, see `workers_watched`.
         """
         workers = self._config.workers
-        loader = DataLoader(
-            self._pairs,
+        loader: DataLoader[Batch | _Failed] = DataLoader(
+            _Sent(self._pairs) if workers else self._pairs,
+            collate_fn=_collated,
             batch_sampler=StepSampler(first, last, self._config.batch, rank, world),
             num_workers=workers,
             # libvips has threads, and a forked process with threads may wait for ever.
@@ -127,8 +202,16 @@ class PairLoader:
             generator=torch.Generator(),
             pin_memory=device.type == "cuda",
         )
-        for batch in loader:
-            yield {name: _ready(values.to(device, non_blocking=True)) for name, values in batch.items()}
+        batches = iter(loader)
+        try:
+            for batch in _heard(batches) if workers else batches:
+                if isinstance(batch, _Failed):
+                    raise DataError(batch.message)
+                yield {name: _ready(values.to(device, non_blocking=True)) for name, values in batch.items()}
+        finally:
+            if workers:
+                # As long as PyTorch knows of a dead worker, it tells of it whenever any process ends.
+                batches._shutdown_workers()  # type: ignore[attr-defined]  # of a loader with workers
 
 
 def _ready(values: Tensor) -> Tensor:

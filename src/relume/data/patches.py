@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from relume.core.config import Config
 from relume.core.errors import DataError
 from relume.core.pictures import SUFFIXES, pictures_in, read, read_size
+from relume.data.degradations.base import Place, Size
 
 
 class PatchesConfig(Config):
@@ -78,20 +79,43 @@ class PhotoList:
             paths += found
         return cls(tuple(paths), digest.hexdigest())
 
-    def refuse_smaller(self, side: int) -> None:
-        """Look at every photo's header, so that a training does not fail at its thousandth step.
+    def sizes(self) -> Iterator[tuple[Path, Size]]:
+        """Yield each photo's file and size as stored, from its header.
 
         Raises:
             PictureError: a file is no picture.
-            DataError: a photo is smaller than `side` pixels.
         """
-        for path in self.paths:
-            height, width = read_size(path)
-            if min(height, width) < side:
-                raise DataError(
-                    f"{path} is {width}x{height}, too small for a patch of {side}x{side}; "
-                    f"take it out or choose a smaller data.patch"
-                )
+        return ((path, read_size(path)) for path in self.paths)
+
+    def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
+        """Look at every photo's header, so that a training does not fail at its thousandth step.
+
+        Args:
+            patch: side of the low-resolution patch, pixels.
+            scale: high-resolution pixels for each low-resolution one.
+            margin: low-resolution pixels on each side that a degradation may spoil.
+
+        Raises:
+            PictureError: a file is no picture.
+            DataError: a photo is smaller than a patch; the smallest and what would fit are named.
+        """
+        sizes = {path: size for path, size in self.sizes() if min(size) < (patch + 2 * margin) * scale}
+        if sizes:
+            smallest = min(sizes, key=lambda path: min(sizes[path]))
+            height, width = sizes[smallest]
+            out = "it" if len(sizes) == 1 else f"it and {len(sizes) - 1} more"
+            problem = too_small(min(height, width), patch, scale, margin)
+            raise DataError(f"{smallest} is {width}x{height}, {problem} or take {out} out")
+
+
+def too_small(shortest: int, patch: int, scale: int, margin: int) -> str:
+    """Return what is said of a photo's shortest side, and the largest patch that fits into it."""
+    side = (patch + 2 * margin) * scale
+    needed = f"too small for a patch of {side}x{side} (data.patch={patch}"
+    needed += f" and a margin of {margin} on each side" if margin else ""
+    needed += f", at scale {scale})" if scale > 1 else ")"
+    largest = shortest // scale - 2 * margin
+    return f"{needed}; the largest that fits is --set data.patch={largest}," if largest > 0 else f"{needed};"
 
 
 class Patches(Dataset[Tensor]):
@@ -115,7 +139,7 @@ class Patches(Dataset[Tensor]):
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
-        photos.refuse_smaller(self.side)
+        photos.refuse_smaller(config.patch, scale=scale, margin=margin)
         self.channels = channels
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)
@@ -123,13 +147,18 @@ class Patches(Dataset[Tensor]):
         self._held = 0
 
     def __getitem__(self, index: int) -> Tensor:
+        return self.located(index)[0]
+
+    def located(self, index: int) -> tuple[Tensor, Place]:
+        """Return a patch and where it lies."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        photo = self._photo(self.photos.paths[random.integers(len(self.photos.paths))])
-        top, left = (int(random.integers(size - self.side + 1)) for size in photo.shape[-2:])
-        patch = photo[:, top : top + self.side, left : left + self.side]
+        path = self.photos.paths[random.integers(len(self.photos.paths))]
+        photo = self._photo(path)
+        height, width = photo.shape[-2:]
+        top, left = (int(random.integers(size - self.side + 1)) for size in (height, width))
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
-        patch = torch.rot90(patch, turns, (1, 2))
-        return (patch.flip(2) if mirrored else patch).contiguous()
+        place = Place(path, (height, width), top, left, (self.side, self.side), turns, mirrored)
+        return place.cut(photo), place
 
     def _photo(self, path: Path) -> Tensor:
         """Return the decoded photo, uint8 C×H×W, from memory where it is still there."""

@@ -1,9 +1,9 @@
 """HINet against motion blur, of one picture or several, in two budgets.
 
 "gpu" has the numbers of the authors' options for GoPro (arXiv:2105.06086, arXiv:2208.13029): 400,000 steps of
-64 patches of 256 pixels by Adam from 2e-4, gradients clipped to 0.01, minus the PSNR of both networks'
-pictures as loss; days of large GPUs. (They halve that loss, which clipped gradients and Adam hide.) "cpu" is
-a few steps, to see it run.
+64 patches of 256 pixels by Adam, a cosine from 2e-4 to 1e-7, gradients clipped to 0.01, minus the PSNR of
+both networks' pictures as loss; days of large GPUs. (They halve that loss, which clipped gradients and Adam
+hide.) "cpu" is a few steps, to see it run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "gpu": {
         "steps": 400_000,
         "data": {"patch": 256, "batch": 64, "workers": 8},
-        "schedule": {"warmup": 0},
+        "schedule": {"warmup": 0, "floor": 5e-4},
         "ema": 0.0,
         "save_every": 1000,
         "validate_every": 5000,

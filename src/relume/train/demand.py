@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from relume.core.machine import free_memory, peak_memory
+from relume.data.pairs import workers_watched
 from relume.nn.network import count_parameters
 from relume.train.loop import Loop
 from relume.train.objectives.base import Partnered
@@ -135,21 +137,22 @@ def time_steps(loop: Loop, *, warm_up: int = 2, steps: int = 10, most_seconds: f
     device = loop.accelerator.device
     total = min(warm_up + steps, loop.config.steps)
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    batches = iter(loop.source.batches(0, total, rank=rank, world=world, device=device))
+    batches = loop.source.batches(0, total, rank=rank, world=world, device=device)
     loop.stepper.train()
     began = time.perf_counter()
     times: list[tuple[float, float]] = []
-    for step in range(total):
-        started = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - started
-        loop.stepper.step(batch, step)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append((time.perf_counter() - started, waited))
-        # Several processes must take the same number of steps.
-        if world == 1 and time.perf_counter() - began > most_seconds:
-            break
+    with workers_watched(), closing(batches):
+        for step in range(total):
+            started = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - started
+            loop.stepper.step(batch, step)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append((time.perf_counter() - started, waited))
+            # Several processes must take the same number of steps.
+            if world == 1 and time.perf_counter() - began > most_seconds:
+                break
     counted = times[warm_up:] or times[-1:]
     memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
     return Timing(

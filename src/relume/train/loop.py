@@ -9,7 +9,8 @@ the same folder it continues from its last checkpoint, on a CPU bit for bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
 from relume.core.errors import RelumeError
+from relume.data.pairs import workers_watched
 from relume.train.objectives.base import Objective
 from relume.train.settings import LoopConfig
 from relume.train.state import (
@@ -39,8 +41,8 @@ class BatchSource(Protocol):
 
     def batches(
         self, first: int, last: int, *, rank: int, world: int, device: torch.device
-    ) -> Iterable[Mapping[str, Tensor]]:
-        """Yield one batch for each step from `first` to `last - 1`, on the device."""
+    ) -> Generator[Mapping[str, Tensor], None, None]:
+        """Yield one batch for each step from `first` to `last - 1`, on the device; closed after the last."""
         ...
 
 
@@ -159,14 +161,16 @@ class Loop:
 
         Raises:
             RunStoppedError: `ask_to_stop` was called; the state is saved.
-            RelumeError: the loss is no longer a number whatever was tried, or the state cannot be written.
+            RelumeError: the loss is no longer a number whatever was tried, the state cannot be written, or a
+                process that loads data was ended from outside.
         """
         self.resume()
         for observer in self.observers:
             observer.started(self.step, self.config.steps)
         try:
-            while self.step < self.config.steps:
-                self._train()
+            with workers_watched(lambda: f" after step {self.step} of {self.config.steps}"):
+                while self.step < self.config.steps:
+                    self._train()
         finally:
             for observer in self.observers:
                 observer.finished(self.step)
@@ -191,47 +195,46 @@ class Loop:
         """Train until the last step, or until the run has gone back."""
         meter = _Meter()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        batches = iter(
-            self.source.batches(
-                self.step, self.config.steps, rank=rank, world=world, device=self.accelerator.device
-            )
+        batches = self.source.batches(
+            self.step, self.config.steps, rank=rank, world=world, device=self.accelerator.device
         )
-        self.stepper.train()
-        while self.step < self.config.steps:
-            started = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - started
-            outcome = self.stepper.step(batch, self.step, slowed=self.progress.slowed)
-            seconds = time.perf_counter() - started
-            self.progress = replace(
-                self.progress, step=self.step + 1, seconds=self.progress.seconds + seconds
-            )
-            meter.add_time(seconds, waited)
-            if outcome.broken:
-                self._broken_in_a_row += 1
-                if self._broken_in_a_row > self.config.recovery.skips:
-                    self._go_back()
-                    return
-                self._notice("the loss or its gradient is no number; this batch is skipped")
-            elif not outcome.overflow:
-                self._broken_in_a_row = 0
-                meter.add(outcome.values)
-            last = self.step == self.config.steps
-            stopping = self._stop_agreed()
-            if self.step % self.config.log_every == 0 or last:
-                self._log(meter.take(self.accelerator))
-            if self.validate and (self.step % self.config.validate_every == 0 or last):
-                self._validate()
-            saving = self.step % self.config.save_every == 0 and not self._broken_in_a_row
-            if saving or last or stopping:
-                if not self._weights_are_numbers():
-                    self._go_back()
-                    return
-                self.save()
-            if stopping and not last:
-                raise RunStoppedError(
-                    f"stopped after step {self.step} of {self.config.steps}; the same command goes on"
+        with closing(batches):
+            self.stepper.train()
+            while self.step < self.config.steps:
+                started = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - started
+                outcome = self.stepper.step(batch, self.step, slowed=self.progress.slowed)
+                seconds = time.perf_counter() - started
+                self.progress = replace(
+                    self.progress, step=self.step + 1, seconds=self.progress.seconds + seconds
                 )
+                meter.add_time(seconds, waited)
+                if outcome.broken:
+                    self._broken_in_a_row += 1
+                    if self._broken_in_a_row > self.config.recovery.skips:
+                        self._go_back()
+                        return
+                    self._notice("the loss or its gradient is no number; this batch is skipped")
+                elif not outcome.overflow:
+                    self._broken_in_a_row = 0
+                    meter.add(outcome.values)
+                last = self.step == self.config.steps
+                stopping = self._stop_agreed()
+                if self.step % self.config.log_every == 0 or last:
+                    self._log(meter.take(self.accelerator))
+                if self.validate and (self.step % self.config.validate_every == 0 or last):
+                    self._validate()
+                saving = self.step % self.config.save_every == 0 and not self._broken_in_a_row
+                if saving or last or stopping:
+                    if not self._weights_are_numbers():
+                        self._go_back()
+                        return
+                    self.save()
+                if stopping and not last:
+                    raise RunStoppedError(
+                        f"stopped after step {self.step} of {self.config.steps}; the same command goes on"
+                    )
 
     def _stop_agreed(self) -> bool:
         """Tell whether to stop now; several processes ask each other, but only now and then."""

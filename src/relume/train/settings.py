@@ -28,15 +28,17 @@ class OptimiserConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """Learning rate over the run: linear warm-up, then half a cosine (arXiv:1608.03983, one cycle).
+    """Learning rate over the run: linear warm-up, then half a cosine (arXiv:1608.03983, one cycle) or steps.
 
     Attributes:
         warmup: steps from nearly zero to the full rate.
-        floor: last rate as a share of the full one.
+        floor: last rate of the cosine as a share of the full one.
+        halvings: shares of the run after which the rate is halved, in place of the cosine; () for the cosine.
     """
 
     warmup: NonNegativeInt = 200
     floor: Fraction = 1e-3
+    halvings: tuple[Fraction, ...] = ()
 
 
 class RecoveryConfig(Config):

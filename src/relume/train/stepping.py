@@ -23,10 +23,12 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def learning_rate(step: int, steps: int, optimiser: OptimiserConfig, schedule: ScheduleConfig) -> float:
-    """Return the rate of step `step` (from 0) of `steps`: linear warm-up, then half a cosine to the floor."""
+    """Return the rate of step `step` (from 0) of `steps`: warm-up, then a cosine to the floor or halvings."""
     warmup = min(schedule.warmup, steps)
     if step < warmup:
         return optimiser.learning_rate * (step + 1) / warmup
+    if schedule.halvings:
+        return optimiser.learning_rate * 0.5 ** sum(step >= share * steps for share in schedule.halvings)
     progress = (step - warmup) / max(1, steps - warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return optimiser.learning_rate * (schedule.floor + (1 - schedule.floor) * cosine)

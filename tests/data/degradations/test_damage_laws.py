@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from matlab_writing import cells, matlab, matrix
 from relume.apps.commands.demo import PHOTO
 from relume.core.errors import ConfigError, DataError
 from relume.core.pictures import Picture, read, write
-from relume.data.degradations.blur import BlurConfig
+from relume.data.degradations.blur import BlurConfig, read_kernels
 from relume.data.degradations.camera_noise import CameraNoiseConfig
 from relume.data.degradations.fields import fractal, gaussian_blurred, scattered, scene_distance
 from relume.data.degradations.haze import HazeConfig
@@ -502,6 +504,32 @@ def test_given_kernels_blur(tmp_path):
         BlurConfig(kernels=str(tmp_path)).build(1)
     with pytest.raises(DataError, match="holds no kernels"):
         BlurConfig(kernels=str(tmp_path / "none")).build(1)
+
+
+def test_kernels_are_read_from_matlabs_files(tmp_path):
+    """As published: several in a cell array, one beside the pictures that it blurred, or a list K K N."""
+    generator = np.random.default_rng(0)
+    drawn = [generator.random((side, side)) + 0.1 for side in (5, 7, 3)]
+    picture = generator.random((9, 9))
+    save = partial(matrix, "<")
+    contents = {
+        "a.mat": [cells("<", "kernels", save("", drawn[0]), save("", drawn[1]))],
+        "b.mat": [save("x", picture), save("f", drawn[2]), save("y", picture)],
+        "c.mat": [save("anything", np.stack([drawn[0], drawn[0].T], 2)), save("sigma", np.ones((1, 1)))],
+    }
+    for name, elements in contents.items():
+        (tmp_path / name).write_bytes(matlab("<", *elements, packed=True))
+    found = read_kernels(tmp_path)
+    expected = [*drawn, drawn[0], drawn[0].T]
+    assert [kernel.shape[0] for kernel in found] == [5, 7, 3, 5, 5]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.allclose(ours.numpy(), theirs / theirs.sum(), atol=1e-12)
+    (tmp_path / "d.mat").write_bytes(matlab("<", save("x", picture), save("y", picture)))
+    with pytest.raises(DataError, match=r"d\.mat holds several matrices \(x, y\); save the kernels"):
+        read_kernels(tmp_path)
+    (tmp_path / "d.mat").write_bytes(b"MATLAB 5.0".ljust(100))
+    with pytest.raises(DataError, match=r"d\.mat is no MATLAB file"):
+        read_kernels(tmp_path)
 
 
 def test_gradients_pass_the_smooth_jpeg():

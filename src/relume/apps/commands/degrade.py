@@ -98,8 +98,9 @@ def degrade(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Damage photos by a degradation's name, once or in several draws, and show them on a sheet."""
-    from relume.core.pictures import Picture, read, write
+    from relume.core.pictures import Picture, read, read_size, write
     from relume.core.sheets import contact_sheet
+    from relume.data.degradations.base import Located
 
     damage = _damage(recipe, settings or [], scale)
     plan = _plan(photos, damage.name, seed=seed, draws=draws, output=output)
@@ -107,6 +108,8 @@ def degrade(
         raise RelumeError(f"--no-sheet says that none is made, --sheet that it is {sheet}; leave one out")
     shown_at = None if no_sheet else sheet or _sheet_place(photos, damage.name, output)
     _check_outputs(photos, plan, shown_at, output, overwrite=overwrite)
+    if isinstance(damage.function, Located):
+        damage.function.check(lambda: ((photo, read_size(photo)) for photo in dict.fromkeys(photos)))
 
     tiles: list[tuple[str, Tensor]] = []
     clean: Picture | None = None
@@ -121,7 +124,7 @@ def degrade(
                     say_note(f"{draw.photo.name}: transparency is left out, as the size changes")
                 if shown_at:
                     tiles.append((f"{draw.photo.name}\n{clean.size}", _shown(clean.pixels, sheet_side)))
-            damaged = _damaged(clean, damage, draw.seed)
+            damaged = _damaged(clean, damage, draw)
             _make_folder(draw.place.parent)
             write(damaged, draw.place, overwrite=overwrite)
             if shown_at:
@@ -230,14 +233,17 @@ def _refuse_too_small(clean: Picture, photo: Path, damage: Damage) -> None:
         )
 
 
-def _damaged(clean: Picture, damage: Damage, seed: int) -> Picture:
+def _damaged(clean: Picture, damage: Damage, draw: Draw) -> Picture:
     """Return the damaged picture, with all that the file held; sides are cut to a multiple of the scale."""
     import torch
 
+    from relume.data.degradations.base import Place, located
+
     height, width = (side // damage.scale * damage.scale for side in clean.pixels.shape[1:])
     high = clean.pixels[:, :height, :width].unsqueeze(0)
-    generator = torch.Generator().manual_seed(seed)
-    low = damage.function(high, generator=generator)[0]
+    generator = torch.Generator().manual_seed(draw.seed)
+    function = located(damage.function, Place.whole(draw.photo, (height, width)))
+    low = function(high, generator=generator)[0]
     return clean.replace(pixels=low, alpha=clean.alpha if damage.scale == 1 else None)
 
 

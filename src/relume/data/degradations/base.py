@@ -7,7 +7,9 @@ float32 0..1 as stored in the file (gamma-encoded), before and after.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -43,6 +45,74 @@ class Telling(Protocol):
     def tell(self, high: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return what calling it returns, and the number of each picture's kind from 0, `B` of int64."""
         ...
+
+
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clean picture lies in its photo: a part is cut out, then turned, then mirrored.
+
+    Attributes:
+        photo: the photo's file.
+        size: of the whole photo.
+        top: first row of the part.
+        left: first column of the part.
+        part: size of the part before it is turned.
+        turns: quarter turns against the clock.
+        mirrored: whether left and right are exchanged, after turning.
+    """
+
+    photo: Path
+    size: Size
+    top: int
+    left: int
+    part: Size
+    turns: int = 0
+    mirrored: bool = False
+
+    @classmethod
+    def whole(cls, photo: Path, size: Size) -> Place:
+        """Return that of a photo itself, or of what is left of it when rows and columns at the end go."""
+        return cls(photo, size, 0, 0, size)
+
+    def cut(self, photo: Tensor) -> Tensor:
+        """Return the picture that lies there in `… H W` of the photo's size."""
+        height, width = self.part
+        found = photo[..., self.top : self.top + height, self.left : self.left + width]
+        found = torch.rot90(found, self.turns, (-2, -1))
+        return (found.flip(-1) if self.mirrored else found).contiguous()
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A degradation that knows more of a photo than its pixels, from files named as the photo is."""
+
+    def check(self, sizes: Callable[[], Iterable[tuple[Path, Size]]]) -> None:
+        """See before the work whether there is what each photo needs.
+
+        Args:
+            sizes: gives the photos' files and sizes, upright or as stored.
+
+        Raises:
+            DataError: something is missing or does not fit.
+        """
+        ...
+
+    def at(self, place: Place) -> Degradation:
+        """Return the degradation for pictures of this place.
+
+        Raises (when it is called):
+            DataError: what it needs of the photo is missing or does not fit.
+        """
+        ...
+
+
+def located(degradation: Degradation, place: Place) -> Degradation:
+    """Return a degradation for pictures of a place, whether it asks for that or not."""
+    return degradation.at(place) if isinstance(degradation, Located) else degradation
 
 
 class DegradationConfig(Config):

@@ -12,18 +12,21 @@ import math
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from relume.core.errors import DataError
 from relume.core.pictures import SUFFIXES, read
-from relume.data.degradations import kernels
+from relume.data.degradations import kernels, matrices
 from relume.data.degradations.base import SameSizeConfig, each_picture
 from relume.data.degradations.ranges import PositiveRange, uniform
 
 Border = Literal["mirror", "edge", "wrap"]
 """What lies outside: 2 1 | 0 1 2 (the border pixel not repeated), 0 0 | 0 1 2, or the other side."""
+
+
+_NAMES = ("kernels", "kernel", "ker", "k", "f", "h", "psf", "blur_kernel")
+"""What kernels are called in a `.mat` that also holds the pictures that they blurred."""
 
 
 class BlurConfig(SameSizeConfig):
@@ -32,8 +35,8 @@ class BlurConfig(SameSizeConfig):
     Attributes:
         sigma: width of a Gaussian along each of two axes of random direction, pixels.
         kernels: a file of kernels, or a folder of such files, from which each picture draws one in place of
-            a Gaussian: `.npy` (`K K` or `N K K`) or gray pictures (PNG …) of K × K pixels, K odd. Each is
-            scaled to sum to one.
+            a Gaussian: `.npy` (`K K` or `N K K`), `.mat` (`K K`, `K K N`, or a cell array of kernels) or gray
+            pictures (PNG …) of K × K pixels, K odd. Each is scaled to sum to one.
     """
 
     name: Literal["blur"] = "blur"
@@ -98,7 +101,7 @@ def read_kernels(place: Path) -> list[Tensor]:
     """Read the kernels of a file or of the files in a folder, in the order of their names.
 
     Args:
-        place: a `.npy` file, a picture, or a folder of them.
+        place: a `.npy` or `.mat` file, a picture, or a folder of them.
 
     Returns:
         float64 `K K` each, of sum one.
@@ -106,26 +109,20 @@ def read_kernels(place: Path) -> list[Tensor]:
     Raises:
         DataError: there are none, or one that cannot be read or used.
     """
-    suffixes = (".npy", *SUFFIXES)
+    suffixes = (*matrices.SUFFIXES, *SUFFIXES)
     files = sorted(place.iterdir()) if place.is_dir() else [place]
-    files = [file for file in files if file.suffix.lower() in suffixes]
+    files = [file for file in files if file.suffix.lower() in suffixes and not file.name.startswith(".")]
     if not files:
-        raise DataError(
-            f"{place} holds no kernels; they are read from .npy files and pictures, so save others "
-            "(MATLAB's with scipy.io.loadmat and numpy.save) as such"
-        )
+        raise DataError(f"{place} holds no kernels; they are read from .npy, .mat and pictures")
     return [kernel for file in files for kernel in _kernels_of(file)]
 
 
 def _kernels_of(file: Path) -> list[Tensor]:
-    if file.suffix.lower() == ".npy":
-        try:
-            values = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float64))
-        except (OSError, ValueError, TypeError, EOFError) as error:
-            raise DataError(f"the kernels {file} cannot be read: {error}; save them by numpy.save") from error
+    if file.suffix.lower() in matrices.SUFFIXES:
+        arrays = matrices.read_matrices(file, what="kernels", names=_NAMES)
     else:
-        values = read(file).pixels.double().mean(0)
-    found = list(values) if values.ndim == 3 else [values]
+        arrays = [read(file).pixels.double().mean(0)]
+    found = [kernel for values in arrays for kernel in _single(values)]
     for kernel in found:
         if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or not kernel.shape[0] % 2:
             raise DataError(
@@ -135,6 +132,14 @@ def _kernels_of(file: Path) -> list[Tensor]:
         if not kernel.isfinite().all() or kernel.sum() <= 0:
             raise DataError(f"{file} holds a kernel whose sum is not above zero; it would leave no light")
     return [kernel / kernel.sum() for kernel in found]
+
+
+def _single(values: Tensor) -> list[Tensor]:
+    """Return the kernels of an array: one, a list `N K K`, or MATLAB's list `K K N`."""
+    if values.ndim != 3:
+        return [values]
+    sides = values.shape
+    return list(values.permute(2, 0, 1) if sides[0] == sides[1] != sides[2] else values)
 
 
 def convolve(pictures: Tensor, kernels: Tensor, *, border: Border = "mirror") -> Tensor:

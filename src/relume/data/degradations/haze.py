@@ -4,8 +4,8 @@ Koschmieder's law, as RESIDE (Li et al., IEEE TIP 2019, arXiv:1712.04143, eq. 1 
 I = J t + A (1 - t), t = exp(-β d), with J the clean picture, A the air's light, β the density and d the
 distance. On stored values, as there and in all common test sets.
 
-Departs from the paper: where no distances are given, a scene is invented (`fields.scene_distance`); the
-air's light may be tinted.
+Departs from the paper: where there are no depth maps (`depth_maps`), a scene is invented
+(`fields.scene_distance`); the air's light may be tinted.
 
 Shapes: C channels, H W.
 """
@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from relume.data.degradations.base import SameSizeConfig, each_picture
+from relume.data.degradations.base import each_picture
+from relume.data.degradations.depth_maps import Distant, DistantConfig
 from relume.data.degradations.fields import scene_distance
 from relume.data.degradations.ranges import NonNegativeRange, ShareRange, Strength, normal, uniform
 
@@ -25,8 +26,8 @@ _NEAREST = 0.15
 """Distance of the nearest point of an invented scene, where the farthest is at 1."""
 
 
-class HazeConfig(SameSizeConfig):
-    """Settings of haze.
+class HazeConfig(DistantConfig):
+    """Settings of haze, beside those of `DistantConfig`.
 
     Attributes:
         strength: multiplies the density.
@@ -42,15 +43,19 @@ class HazeConfig(SameSizeConfig):
     tint: NonNegativeRange = (0.0, 0.02)
 
     def damage(self) -> Haze:
+        """Return the degradation.
+
+        Raises:
+            DataError: there are no depth maps where they should be.
+        """
         return Haze(self)
 
 
-class Haze:
-    """Fades each picture by the distances given with it, or by invented ones; `margin` is 0."""
-
-    margin = 0
+class Haze(Distant):
+    """Fades each picture by the distances given with it, by those of its photo's map, or by invented ones."""
 
     def __init__(self, config: HazeConfig) -> None:
+        super().__init__(config.maps())
         self.config = config
 
     def __call__(self, high: Tensor, *, generator: torch.Generator, distance: Tensor | None = None) -> Tensor:

@@ -6,6 +6,8 @@ asks which damage it was. Any degradations that keep the size can be mixed; each
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -13,7 +15,16 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from relume.core.choices import ChosenFrom
-from relume.data.degradations.base import Degradation, DegradationConfig, SameSizeConfig, picture_generator
+from relume.data.degradations.base import (
+    Degradation,
+    DegradationConfig,
+    Located,
+    Place,
+    SameSizeConfig,
+    Size,
+    located,
+    picture_generator,
+)
 from relume.data.degradations.haze import HazeConfig
 from relume.data.degradations.low_light import LowLightConfig
 from relume.data.degradations.motion_blur import MotionBlurConfig
@@ -63,6 +74,16 @@ class OneOf:
     def __init__(self, kinds: list[Degradation]) -> None:
         self.kinds = kinds
         self.margin = max(kind.margin for kind in kinds)
+
+    def check(self, sizes: Callable[[], Iterable[tuple[Path, Size]]]) -> None:
+        """See whether there is what each of the ways needs of each photo (`base.Located`)."""
+        for kind in self.kinds:
+            if isinstance(kind, Located):
+                kind.check(sizes)
+
+    def at(self, place: Place) -> OneOf:
+        """Return the same for pictures of a place (`base.Located`)."""
+        return OneOf([located(kind, place) for kind in self.kinds])
 
     def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
         """Map `B C H W` to the same, damaged."""

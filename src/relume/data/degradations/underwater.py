@@ -8,7 +8,7 @@ L_c = L b / β_c with β_c = -ln N_c. Scattering b has hardly a colour; it is ta
 channel loses. The camera's exposure makes up for what its brightest channel lost on the way down.
 
 Departs from the first paper: light is mixed as light; the surface's distance counts as well; the water's
-own light has the water's colour instead of white; distances are invented where none are given
+own light has the water's colour instead of white; distances are invented where there are no depth maps
 (`fields.scene_distance`).
 
 Shapes: C = 3 channels, H W.
@@ -23,7 +23,8 @@ from pydantic import Field
 from torch import Tensor
 
 from relume.core.errors import DataError
-from relume.data.degradations.base import SameSizeConfig, each_picture
+from relume.data.degradations.base import each_picture
+from relume.data.degradations.depth_maps import Distant, DistantConfig
 from relume.data.degradations.fields import scene_distance
 from relume.data.degradations.light import to_linear, to_stored
 from relume.data.degradations.ranges import NonNegativeRange, ShareRange, Strength, uniform
@@ -46,8 +47,8 @@ _NEAREST = 0.25
 """Distance of the nearest point of an invented scene, where the farthest is at 1."""
 
 
-class UnderwaterConfig(SameSizeConfig):
-    """Settings of pictures under water.
+class UnderwaterConfig(DistantConfig):
+    """Settings of pictures under water, beside those of `DistantConfig`.
 
     Attributes:
         strength: multiplies depth and distances.
@@ -65,15 +66,19 @@ class UnderwaterConfig(SameSizeConfig):
     scattered: ShareRange = (0.25, 0.55)
 
     def damage(self) -> Underwater:
+        """Return the degradation.
+
+        Raises:
+            DataError: there are no depth maps where they should be.
+        """
         return Underwater(self)
 
 
-class Underwater:
-    """Sinks each picture; `margin` is 0."""
-
-    margin = 0
+class Underwater(Distant):
+    """Sinks each picture."""
 
     def __init__(self, config: UnderwaterConfig) -> None:
+        super().__init__(config.maps())
         self.config = config
 
     def __call__(self, high: Tensor, *, generator: torch.Generator, distance: Tensor | None = None) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from torch.utils.data import Dataset
 from relume.core.errors import DataError
 from relume.core.files import reason
 from relume.core.pictures.contents import read_at
-from relume.data.patches import PatchesConfig
+from relume.data.degradations.base import Place, Size
+from relume.data.patches import PatchesConfig, too_small
 from relume.data.preparation.records import INDEX, PIECES, read_index
 
 
@@ -29,6 +32,10 @@ class Piece:
         height: pixels.
         width: pixels.
         channels: 1 gray, 3 RGB.
+        photo: the photo's file below the folder that was prepared.
+        size: of the photo.
+        top: first row of the piece in the photo.
+        left: first column of the piece in the photo.
     """
 
     path: Path
@@ -36,6 +43,10 @@ class Piece:
     height: int
     width: int
     channels: int
+    photo: Path
+    size: Size
+    top: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,7 @@ class PieceList:
             for row in index["photos"]:
                 for name in (row["pieces"] or {"files": []})["files"]:
                     path = folder / PIECES / name
-                    found = _pieces(path)
-                    if len(found) != len(row["pieces"]["places"]):
-                        raise DataError(f"{path} is not as {folder / INDEX} says; run relume prepare again")
+                    found = _pieces(path, row, folder / INDEX)
                     pieces += found
                     paths.append(path)
                     facts = (name, row["sha256"], row["pieces"]["places"], found[0].height, found[0].width)
@@ -97,19 +106,24 @@ class PieceList:
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def refuse_smaller(self, side: int) -> None:
-        """Refuse pieces that are smaller than `side` pixels.
+    def sizes(self) -> Iterator[tuple[Path, Size]]:
+        """Yield the photos' files, below the folders that were prepared, and their sizes."""
+        yield from dict.fromkeys((piece.photo, piece.size) for piece in self.pieces)
+
+    def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
+        """Refuse pieces that are smaller than a patch; arguments as of `PhotoList.refuse_smaller`.
 
         Raises:
-            DataError: naming the first.
+            DataError: naming the smallest, and what would fit.
         """
-        for piece in self.pieces:
-            if min(piece.height, piece.width) < side:
-                raise DataError(
-                    f"{piece.path} has pieces of {piece.width}x{piece.height}, too small for a patch of "
-                    f"{side}x{side}; prepare the photos with a larger --side or --least, "
-                    f"or choose a smaller data.patch"
-                )
+        smallest = min(self.pieces, key=lambda piece: min(piece.height, piece.width))
+        shortest = min(smallest.height, smallest.width)
+        if shortest < (patch + 2 * margin) * scale:
+            raise DataError(
+                f"{smallest.path} has pieces of {smallest.width}x{smallest.height}, "
+                f"{too_small(shortest, patch, scale, margin)} or prepare the photos with a larger --side or "
+                "--least"
+            )
 
     def patch(self, index: int, top: int, left: int, side: int) -> Tensor:
         """Read a patch of a piece, uint8 C×side×side.
@@ -153,7 +167,7 @@ class PiecePatches(Dataset[Tensor]):
     ) -> None:
         self.pieces = pieces
         self.side = (config.patch + 2 * margin) * scale
-        pieces.refuse_smaller(self.side)
+        pieces.refuse_smaller(config.patch, scale=scale, margin=margin)
         colour = next((piece.path for piece in pieces.pieces if piece.channels > channels), None)
         if colour is not None:
             raise DataError(f"{colour} is of colour, but the model takes {channels} channel")
@@ -161,21 +175,27 @@ class PiecePatches(Dataset[Tensor]):
         self.seed = seed
 
     def __getitem__(self, index: int) -> Tensor:
+        return self.located(index)[0]
+
+    def located(self, index: int) -> tuple[Tensor, Place]:
+        """Return a patch and where it lies in its photo."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, index]))
         number = int(random.integers(len(self.pieces)))
         piece = self.pieces.pieces[number]
         top, left = (int(random.integers(size - self.side + 1)) for size in (piece.height, piece.width))
         patch = self.pieces.patch(number, top, left, self.side).expand(self.channels, -1, -1)
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
+        in_photo = (piece.top + top, piece.left + left)
+        place = Place(piece.photo, piece.size, *in_photo, (self.side, self.side), turns, mirrored)
         patch = torch.rot90(patch, turns, (1, 2))
-        return (patch.flip(2) if mirrored else patch).contiguous()
+        return (patch.flip(2) if mirrored else patch).contiguous(), place
 
 
-def _pieces(path: Path) -> list[Piece]:
-    """Return the pieces of a file by its header.
+def _pieces(path: Path, row: Mapping[str, Any], index: Path) -> list[Piece]:
+    """Return the pieces of a file by its header, and by the index's row of its photo.
 
     Raises:
-        DataError: it is missing, cut short or of another kind.
+        DataError: it is missing, cut short or of another kind, or not as the index says.
     """
     try:
         with path.open("rb") as file:
@@ -195,7 +215,13 @@ def _pieces(path: Path) -> list[Piece]:
             f"{path} is missing, cut short or no file of pieces ({error}); run relume prepare again"
         ) from None
     count, height, width, channels = (int(size) for size in shape)
+    places = row["pieces"]["places"]
+    if count != len(places):
+        raise DataError(f"{path} is not as {index} says; run relume prepare again")
+    photo, size = Path(row["source"]), (int(row["height"]), int(row["width"]))
     return [
-        Piece(path, start + number * height * width * channels, height, width, channels)
-        for number in range(count)
+        Piece(
+            path, start + number * height * width * channels, height, width, channels, photo, size, top, left
+        )
+        for number, (top, left) in enumerate(places)
     ]

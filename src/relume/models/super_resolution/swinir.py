@@ -11,6 +11,10 @@ The contract has no halo. A layer looks no farther than its window, but which wa
 lies in the grid of windows, which begins at the picture's corner: a tile cut elsewhere would see other
 neighbours, however wide its halo. So pictures run whole, or in blended tiles.
 
+The authors' code, which the published weights are of, has what the paper leaves out, and so has this: a norm
+before the first block and one after the last; the mean colour taken from the input and given back; and, for
+real pictures, enlarging by nearest neighbours and convolutions in place of sub-pixels.
+
 Departs from the paper and its code:
 - Trains without stochastic depth (authors: 0.1 in training; none in use).
 - Windows are always shifted in every second layer; the authors' code leaves that out where its setting

@@ -22,6 +22,17 @@ def matrix(order, name, array, kind=9, code="f8", mclass=6, flags=0):
     return element(order, 14, parts)
 
 
+def cells(order, name, *matrices):
+    """A cell array of a row of matrices."""
+    parts = (
+        element(order, 6, struct.pack(f"{order}II", 1, 0))
+        + element(order, 5, np.array((1, len(matrices)), f"{order}i4").tobytes())
+        + element(order, 1, name.encode())
+        + b"".join(matrices)
+    )
+    return element(order, 14, parts)
+
+
 def matlab(order, *elements, packed=False):
     mark = b"IM" if order == "<" else b"MI"
     head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}H", 0x0100) + mark
