@@ -46,11 +46,13 @@ class Claim:
     protocol: str = "sr-y"
 
 
-def claims_of(figures: Mapping[str, Sequence[tuple[float, float]]], sets: Sequence[str]) -> tuple[Claim, ...]:
+def claims_of(
+    figures: Mapping[str, Sequence[tuple[float | None, float | None]]], sets: Sequence[str]
+) -> tuple[Claim, ...]:
     """Return the claims of a table.
 
     Args:
-        figures: by variant, PSNR and SSIM on each set.
+        figures: by variant, PSNR and SSIM on each set; None for what is not known.
         sets: the sets' names, in that order.
     """
     return tuple(
@@ -58,6 +60,7 @@ def claims_of(figures: Mapping[str, Sequence[tuple[float, float]]], sets: Sequen
         for variant, pairs in figures.items()
         for dataset, pair in zip(sets, pairs, strict=True)
         for metric, value in zip(("psnr", "ssim"), pair, strict=True)
+        if value is not None
     )
 
 
