@@ -72,6 +72,7 @@ class Card:
         name: the system's short name, which is also its file's name.
         title: the paper's full title.
         summary: two or three sentences for somebody who does not know it.
+        when: when to choose it, and when rather another.
         venue: where it was published, with the year.
         arxiv: arXiv number, if any.
         code: where the authors' code is.
@@ -83,6 +84,7 @@ class Card:
     name: str
     title: str
     summary: str
+    when: str
     venue: str
     task: Task
     arxiv: str | None = None

@@ -19,6 +19,10 @@ from relume.core.errors import UnknownNameError
 PACKAGE = Path(__file__).resolve().parent.parent
 FILE = PACKAGE / "catalogue.json"
 WEIGHTS = PACKAGE / "weights"
+ROOT = PACKAGE.parent.parent
+"""Of the source tree, where the package lies in one."""
+FIGURES = "docs/images/models"
+"""Where, in the source tree, pictures of networks are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,11 @@ class System:
     recipe: str | None
     card: Mapping[str, Any]
     variants: Mapping[str, CatalogueVariant]
+
+
+def figure_of(system: str) -> str:
+    """Return where, in the source tree, the picture of a system's network is."""
+    return f"{FIGURES}/{system}.svg"
 
 
 @cache

@@ -55,6 +55,10 @@ CARD = Card(
         "and with attention by place and by contrast. Its small form won the track for complexity of the "
         "NTIRE 2022 challenge."
     ),
+    when=(
+        "Where parameters and multiplications are to be few: it claims more than RFDN with two thirds of "
+        "its parameters. BSRN-S has less than half of BSRN's."
+    ),
     venue="CVPR Workshops 2022",
     task=Task.SUPER_RESOLUTION,
     arxiv="2205.05996",

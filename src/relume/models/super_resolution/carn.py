@@ -52,6 +52,10 @@ CARD = Card(
         "A residual network whose blocks hand all their earlier outputs on, so that little depth goes far. "
         "CARN-M, its mobile form, shares and groups its convolutions."
     ),
+    when=(
+        "As a trunk for others (PCSR has it), and to compare with. IMDN and later light networks claim more "
+        "with less than half of its parameters."
+    ),
     venue="ECCV 2018",
     task=Task.SUPER_RESOLUTION,
     arxiv="1803.08664",

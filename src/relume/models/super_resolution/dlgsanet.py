@@ -83,6 +83,10 @@ CARD = Card(
         "between channels that keeps positive likeness only. The paper claims results on a par with "
         "transformers of shifted windows at fewer parameters and operations."
     ),
+    when=(
+        "Where a light network near to transformers is wanted; tiny, light and the large one leave a choice "
+        "of size."
+    ),
     venue="ICCV 2023",
     task=Task.SUPER_RESOLUTION,
     arxiv="2301.02031",

@@ -77,6 +77,10 @@ CARD = Card(
         "branch with attention between channels beside them, and windows that overlap. Pre-trained on the "
         "same task with many pictures, the paper claims the best figures of its time by far."
     ),
+    when=(
+        "When quality is all and a GPU with memory is at hand: HAT-L claims the most of all here. HAT-S "
+        "costs about what SwinIR costs and claims more."
+    ),
     venue="CVPR 2023",
     task=Task.SUPER_RESOLUTION,
     arxiv="2205.04437",

@@ -63,6 +63,10 @@ CARD = Card(
         "Channels are weighed by their contrast, and all blocks are heard at the end. A smaller form of it "
         "won a challenge for speed."
     ),
+    when=(
+        "For a light network of convolutions alone. RFDN, RLFN and BSRN, which follow from it, are lighter "
+        "or quicker; its form rtc is tiny."
+    ),
     venue="ACM Multimedia 2019",
     task=Task.SUPER_RESOLUTION,
     arxiv="1909.11856",

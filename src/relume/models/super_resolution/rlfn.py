@@ -47,6 +47,7 @@ CARD = Card(
         "RFDN made fast: without the many branches that wait for each other, three convolutions and a skip "
         "in each block do as well. It won the track for speed of the NTIRE 2022 challenge."
     ),
+    when="Where the time on a GPU counts more than parameters do: it claims RFDN's figures and more speed.",
     venue="CVPR Workshops 2022",
     task=Task.SUPER_RESOLUTION,
     arxiv="2205.07514",

@@ -53,6 +53,9 @@ CARD = Card(
         "Very small networks for luma, made for video on phones. In training each convolution is two wide "
         "ones with nothing between, which is easier to learn and collapses to the small one exactly."
     ),
+    when=(
+        "When every multiplication counts, as in video on phones, and enlarging the brightness alone will do."
+    ),
     venue="MLSys 2022",
     task=Task.SUPER_RESOLUTION,
     arxiv="2103.09404",
