@@ -41,11 +41,11 @@ _STYLE = (
 
 _LEGEND = "\u2003".join(
     (
-        "C · H×W: shape of what a step gives, where it changes",
+        "C · H×W: shape, where it changes",
         "%: share of the panel's parameters",
         "↓2: stride",
-        "×6: six in a row, told once",
-        "coloured edge: opened in the panel of that colour",
+        "×6: six in a row",
+        "coloured edge: opened in that colour's panel",
     )
 )
 
