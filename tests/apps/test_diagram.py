@@ -72,7 +72,7 @@ def test_shapes_in_words():
     assert shape_in_words((1, 64, 64, 180)) == "180 · H×W"  # channels last
     assert shape_in_words((1, 4096, 180)) == "180 · H×W"  # pixels in a row
     assert shape_in_words((1, 16, 1, 1)) == "16 · 1×1"
-    for other in ((1, 180, 180), (16, 256, 180), (2, 3, 64, 64), (1, 4, 48, 48), ()):
+    for other in ((1, 180, 180), (1, 256, 256), (16, 256, 180), (2, 3, 64, 64), (1, 4, 48, 48), ()):
         assert shape_in_words(other) == ""
 
 

@@ -158,11 +158,10 @@ def _without_weights(system: Mapping[str, Any], variants: Sequence[str]) -> Iter
     )
     ways = []
     if system["recipe"]:
-        ways.append(
-            f"relume train {variants[0]} --data photos/                # makes them; or another variant"
-        )
+        command = f"relume train {variants[0]} --data photos/"
+        ways.append(f"{command:<46}# makes them; another variant likewise")
     if system["card"]["code"]:
-        ways.append("relume upscale photo.jpg -n weights.pth              # runs a checkpoint of the authors")
+        ways.append(f"{'relume upscale picture.png -n weights.pth':<46}# runs a checkpoint of the authors")
     if not ways:
         yield f"{which}, and there is no recipe to make them."
         return

@@ -118,7 +118,8 @@ def _show_card(system: System, drawn: str | None) -> None:
     out.print(" · ".join(place for place in places if place))
     out.print(f"\n{card['summary']}\n", markup=False)
     out.print(f"when to choose it: {card['when']}\n", markup=False)
-    out.print(f"code: {system.module}    recipe: {system.recipe or 'none'}")
+    recipe = f"    recipe: {system.recipe or 'none'}" if system.variants else ""
+    out.print(f"code: {system.module}{recipe}")
     if drawn:
         there = ROOT / figure_of(system.name)
         place = f"{there}, or " if there.is_file() else ""
@@ -218,10 +219,11 @@ def _show_ways(system: System, without: list[str]) -> None:
         return
     out.print(f"\nno weights with us for {', '.join(without)}")
     if system.recipe:
+        told = f"{system.recipe.replace('.', '/')}.py"
         out.print(f"  make them: relume train {without[0]} --data FOLDER", soft_wrap=True)
-        out.print(f"  what goes before, if anything, is told by {system.recipe.replace('.', '/')}.py")
+        out.print(f"  (what goes before, if anything, is told by {told})")
     if system.card["code"]:
-        out.print("  or run a checkpoint of the authors: relume upscale photo.jpg -n FILE", soft_wrap=True)
+        out.print("  run a checkpoint of the authors: relume upscale PICTURE -n FILE", soft_wrap=True)
 
 
 def _trained(trained: Mapping[str, Any]) -> str:
