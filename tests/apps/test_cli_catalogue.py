@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from commanding import COMMAND, environment
-from relume.core.catalogue import systems, variants
+from relume.core.catalogue import figure_of, systems, variants
 
 MODULES = (
     "import sys; print(' '.join(m for m in ('torch', 'pydantic', 'numpy', 'pyvips') if m in sys.modules))"
@@ -69,7 +69,9 @@ def test_methods_lists_every_system(tmp_path, relume):
 def test_show_tells_of_a_system_and_of_a_variant(tmp_path, relume):
     whole = relume("show", "cfsr", cwd=tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")
-    assert all(text in whole.stdout for text in ("2401.05633", "cfsr-x2", "cfsr-x3", "cfsr-x4", "32.33 dB"))
+    assert all(
+        text in whole.stdout for text in ("2401.05633", "cfsr-x2", "cfsr-x3", "cfsr-x4", "32.33 / 0.8964")
+    )
     one = relume("show", "cfsr-x4", cwd=tmp_path)
     assert "306,912 parameters" in one.stdout
     assert "cfsr-x2  x2" not in one.stdout
@@ -85,6 +87,44 @@ def test_show_says_how_to_switch_a_strategy_on_and_what_a_file_is(tmp_path, relu
     assert (told.returncode, told.stderr) == (0, "")
     assert weights.stem in told.stdout
     assert "sha256" in told.stdout
+
+
+def test_show_tells_the_same_of_every_system(tmp_path, relume):
+    for name in ("hat", "tunable", "dncnn"):
+        system = systems()[name]
+        told = relume("show", name, cwd=tmp_path, env={"COLUMNS": "200"}).stdout
+        assert system.card["summary"] in told
+        assert system.card["when"] in told
+        assert all(each in told for each in system.variants)
+        assert (f"{figure_of(name)}, or relume show" in told) == bool(system.variants)
+    assert "no weights with us for hat-x2" in relume("show", "hat-x2", cwd=tmp_path).stdout
+    assert "use it: relume upscale photo.jpg -n cfsr-x4\n" in relume("show", "cfsr-x4", cwd=tmp_path).stdout
+
+
+def test_show_tells_of_variants_that_share_a_name(tmp_path, relume):
+    told = relume("show", "swinir-light", cwd=tmp_path).stdout
+    assert all(f"swinir-light-x{scale}  x{scale}" in told for scale in (2, 3, 4))
+    assert "swinir-x2  x2" not in told
+
+
+def test_show_draws_a_variant_and_a_file(tmp_path, relume):
+    weights = variants()["espcn-x3"].weights_path
+    for name, path in (("espcn-x2", "a.svg"), (weights, "b.svg")):
+        done = relume("show", name, "--figure", path, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith(f"{name} → {path}\n")
+    drawings = [(tmp_path / path).read_text(encoding="utf-8") for path in ("a.svg", "b.svg")]
+    assert ["3 · " not in drawings[0], "1 · 2H×2W" in drawings[0]] == [True, True]
+    assert "espcn-x3" in drawings[1]
+    assert "1 · 3H×3W" in drawings[1]
+
+
+def test_show_keeps_a_drawing_unless_told(tmp_path, relume, refused):
+    (tmp_path / "a.svg").write_text("mine")
+    refused("show", "espcn-x2", "--figure", tmp_path / "a.svg", says=("a.svg", "--overwrite"))
+    assert (tmp_path / "a.svg").read_text() == "mine"
+    relume("show", "espcn-x2", "--figure", "a.svg", "--overwrite", cwd=tmp_path)
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_show_proposes_the_nearest_name(refused):

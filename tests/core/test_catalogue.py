@@ -15,8 +15,11 @@ from relume.core.errors import RelumeError
 
 
 def test_catalogue_is_not_stale():
-    assert FILE.read_text(encoding="utf-8") == catalogue.build(), "run: python -m relume.apps.catalogue"
-    assert catalogue.PAGE.read_text(encoding="utf-8") == catalogue.build_page()
+    texts = catalogue.generated()
+    for path, text in texts.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run: python -m relume.apps.catalogue"
+    assert {FILE.name, "models.md", "cfsr.svg"} <= {path.name for path in texts}
+    assert not catalogue.superfluous(texts)
 
 
 def test_every_variant_is_found_under_its_name():

@@ -46,11 +46,13 @@ class Claim:
     protocol: str = "sr-y"
 
 
-def claims_of(figures: Mapping[str, Sequence[tuple[float, float]]], sets: Sequence[str]) -> tuple[Claim, ...]:
+def claims_of(
+    figures: Mapping[str, Sequence[tuple[float | None, float | None]]], sets: Sequence[str]
+) -> tuple[Claim, ...]:
     """Return the claims of a table.
 
     Args:
-        figures: by variant, PSNR and SSIM on each set.
+        figures: by variant, PSNR and SSIM on each set; None for what is not known.
         sets: the sets' names, in that order.
     """
     return tuple(
@@ -58,6 +60,7 @@ def claims_of(figures: Mapping[str, Sequence[tuple[float, float]]], sets: Sequen
         for variant, pairs in figures.items()
         for dataset, pair in zip(sets, pairs, strict=True)
         for metric, value in zip(("psnr", "ssim"), pair, strict=True)
+        if value is not None
     )
 
 
@@ -69,6 +72,7 @@ class Card:
         name: the system's short name, which is also its file's name.
         title: the paper's full title.
         summary: two or three sentences for somebody who does not know it.
+        when: when to choose it, and when rather another.
         venue: where it was published, with the year.
         arxiv: arXiv number, if any.
         code: where the authors' code is.
@@ -80,6 +84,7 @@ class Card:
     name: str
     title: str
     summary: str
+    when: str
     venue: str
     task: Task
     arxiv: str | None = None

@@ -21,6 +21,10 @@ FILE = PACKAGE / "catalogue.json"
 WEIGHTS = PACKAGE / "weights"
 TRIALS = PACKAGE / "trials"
 """Short trainings whose weights are not shipped, `VARIANT.json` each: what they reached, and how."""
+ROOT = PACKAGE.parent.parent
+"""Of the source tree, where the package lies in one."""
+FIGURES = "docs/images/models"
+"""Where, in the source tree, pictures of networks are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,11 @@ class System:
     recipe: str | None
     card: Mapping[str, Any]
     variants: Mapping[str, CatalogueVariant]
+
+
+def figure_of(system: str) -> str:
+    """Return where, in the source tree, the picture of a system's network is."""
+    return f"{FIGURES}/{system}.svg"
 
 
 @cache

@@ -42,6 +42,7 @@ CARD = Card(
         "network so follows the slider reliably between its objectives, better than earlier ways of "
         "control, at virtually no extra cost."
     ),
+    when="When one network shall serve several tastes, from faithful to smooth, chosen when it is used.",
     venue="CVPR 2023",
     task=Task.RESTORATION,
     arxiv="2304.00898",

@@ -1,6 +1,6 @@
 """BSRN on photos shrunk by MATLAB's bicubic, as the paper trains it.
 
-The paper (arXiv:2205.05800) trains with L1 on DIV2K and Flickr2K, 64 patches of 48 pixels, with Adam and
+The paper (arXiv:2205.05996) trains with L1 on DIV2K and Flickr2K, 64 patches of 48 pixels, with Adam and
 1e-3, for a million steps. "gpu" is meant for an hour of one GPU, "cpu" for trying out.
 x3 and x4 learn sooner from the trunk of x2: name yours with `--start`.
 """

@@ -67,26 +67,47 @@ def methods(as_json: _AsJson = False) -> None:
     out.print(table)
 
 
-def show(name: Annotated[str, typer.Argument(help="A system, a variant, or a weights file.")]) -> None:
-    """Tell what a system, a variant or a weights file is, what its paper claims and what we measured."""
-    from relume.core.catalogue import systems, variants
+def show(
+    name: Annotated[str, typer.Argument(help="A system, a variant, what several share, or a weights file.")],
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw how the network is built, as SVG.", metavar="FILE")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing drawing.")] = False,
+) -> None:
+    """Tell what a model is, when to choose it, what its paper claims and what we measured."""
+    from relume.core.catalogue import families, systems, variants
     from relume.core.errors import UnknownNameError
+    from relume.core.files import check_target
 
+    if figure is not None:
+        check_target(figure, overwrite=overwrite)
     if name in systems():
         system, chosen = systems()[name], list(systems()[name].variants.values())
     elif name in variants():
         system, chosen = systems()[variants()[name].system], [variants()[name]]
+    elif name in families():
+        chosen = list(families()[name].values())
+        system = systems()[chosen[0].system]
     elif Path(name).suffix:
         _show_file(Path(name))
+        if figure is not None:
+            _draw(name, figure, overwrite=overwrite)
         return
     else:
-        raise UnknownNameError("model or method", name, {*variants(), *systems()})
-    _show_card(system)
+        raise UnknownNameError("model or method", name, {*variants(), *families(), *systems()})
+    drawn = next((each for each in chosen if each.weights), chosen[0]).name if chosen else None
+    _show_card(system, drawn)
     for variant in chosen:
         _show_variant(variant, system)
+    _show_ways(system, [variant.name for variant in chosen if not variant.weights])
+    if figure is not None:
+        _draw(drawn or name, figure, overwrite=overwrite)
 
 
-def _show_card(system: System) -> None:
+def _show_card(system: System, drawn: str | None) -> None:
+    """Print what holds for all variants; `drawn` is the one that a figure shows."""
+    from relume.core.catalogue import ROOT, figure_of
+
     card = system.card
     out.print(f"[bold]{system.name}[/]  {card['title']}")
     places = [
@@ -95,13 +116,46 @@ def _show_card(system: System) -> None:
         card["code"],
     ]
     out.print(" · ".join(place for place in places if place))
-    out.print(f"\n{card['summary']}\n")
-    out.print(f"code: {system.module}    recipe: {system.recipe or 'none'}")
+    out.print(f"\n{card['summary']}\n", markup=False)
+    out.print(f"when to choose it: {card['when']}\n", markup=False)
+    recipe = f"    recipe: {system.recipe or 'none'}" if system.variants else ""
+    out.print(f"code: {system.module}{recipe}")
+    if drawn:
+        there = ROOT / figure_of(system.name)
+        place = f"{there}, or " if there.is_file() else ""
+        out.print(f"figure: {place}relume show {drawn} --figure {drawn}.svg", markup=False, soft_wrap=True)
     if card["use"]:
         out.print("switch it on, for instance:")
         for command in card["use"]:
             # As one line whatever the terminal's width, so that it can be copied.
             out.print(f"  {command}", markup=False, soft_wrap=True)
+
+
+def _draw(name: str, path: Path, *, overwrite: bool) -> None:
+    """Draw a network: a variant's, or a weights file's.
+
+    Raises:
+        RelumeError: the drawing cannot be written.
+        UnknownNameError: it is no variant, as what is for any network has no figure.
+    """
+    from relume.apps.diagram import diagram
+    from relume.core.catalogue import find_variant
+    from relume.core.files import whole
+    from relume.insight.anatomy import anatomy
+    from relume.models import zoo
+
+    if Path(name).suffix:
+        _, header = zoo.load(Path(name))
+        system, steps = header.model, header.steps
+        config = zoo.config_class(system).parse(header.config, where=f"settings in {name}")
+    else:
+        system, chosen = find_variant(name).system, zoo.variant(name)
+        config, steps = chosen.config, chosen.steps
+    title = header.variant or Path(name).stem if Path(name).suffix else name
+    drawing = diagram(anatomy(lambda: zoo.build(config, system=system, steps=steps)), title=title)
+    with whole(path, overwrite=overwrite) as hidden:
+        hidden.write_text(drawing, encoding="utf-8")
+    out.print(f"{name} → {path}", markup=False)
 
 
 def _show_file(path: Path) -> None:
@@ -135,39 +189,45 @@ def _plain(value: object) -> str:
 
 
 def _show_variant(variant: CatalogueVariant, system: System) -> None:
-    out.print(f"\n[bold]{variant.name}[/]  x{variant.scale}, {variant.parameters:,} parameters")
-    if not variant.weights_path:
-        if system.recipe:
-            how = f"make them: relume train {variant.name} --data FOLDER"
-            out.print(f"  no weights with us; {how}")
-            out.print(f"  what goes before, if anything, is told by {system.recipe.replace('.', '/')}.py")
-        else:
-            out.print("  no weights with us, and no recipe to make them")
-    else:
-        out.print(f"  weights: {variant.weights} {_trained(variant.trained)}")
+    from relume.core.figures import in_words, rows, tried
+
+    scale = f"x{variant.scale}" if variant.scale > 1 else "same size"
+    out.print(f"\n[bold]{variant.name}[/]  {scale}, {variant.parameters:,} parameters")
+    if variant.weights:
+        out.print(f"  use it: relume upscale photo.jpg -n {variant.name}")
+        out.print(f"  weights: {variant.weights} {_trained(variant.trained)}", markup=False)
         if "command" in variant.trained:
             out.print(f"  made by: {variant.trained['command']}", markup=False)
-    claims = [claim for claim in system.card["claims"] if claim["variant"] == variant.name]
-    if not claims and not variant.measured:
+    elif variant.trained:
+        network = tried(variant.name, variant.trained)
+        out.print(f"  measured after a short training of {network} {_trained(variant.trained)}", markup=False)
+        out.print(f"  which was: {variant.trained['command']}", markup=False)
+    known = rows(system.card["claims"], variant.measured, variant.name)
+    if not known:
         return
-    table = Table("set", "metric", "paper", "measured with our weights", "bicubic", "protocol")
-    for dataset, metric in _rows(claims, variant.measured):
-        claimed = next((c for c in claims if (c["dataset"], c["metric"]) == (dataset, metric)), None)
-        measured = variant.figures(dataset)
-        table.add_row(
-            dataset,
-            metric,
-            _number(claimed["value"] if claimed else None, metric),
-            _number(measured[metric] if measured else None, metric),
-            _number(measured[f"bicubic_{metric}"] if measured else None, metric),
-            measured["protocol"] if measured else claimed["protocol"] if claimed else "",
-        )
+    headings = ("paper", "measured", "bicubic", "pictures")
+    told = [
+        (*map(in_words, (row.claimed, row.measured, row.bicubic)), str(row.pictures or "")) for row in known
+    ]
+    shown = [place for place, _ in enumerate(headings) if any(cells[place] for cells in told)]
+    title = "  PSNR in dB / SSIM, protocol sr-y where no other is named"
+    table = Table("set", *(headings[place] for place in shown), title=title, title_justify="left")
+    for row, cells in zip(known, told, strict=True):
+        table.add_row(row.place, *(cells[place] or "-" for place in shown))
     out.print(table)
 
 
-def _rows(claims: list[Mapping[str, Any]], measured: tuple[Mapping[str, Any], ...]) -> list[tuple[str, str]]:
-    sets = list(dict.fromkeys([*(c["dataset"] for c in claims), *(m["set"] for m in measured)]))
-    return [(name, metric) for name in sets for metric in ("psnr", "ssim")]
+def _show_ways(system: System, without: list[str]) -> None:
+    """Print how to come by weights for variants that have none with us."""
+    if not without:
+        return
+    out.print(f"\nno weights with us for {', '.join(without)}")
+    if system.recipe:
+        told = f"{system.recipe.replace('.', '/')}.py"
+        out.print(f"  make them: relume train {without[0]} --data FOLDER", soft_wrap=True)
+        out.print(f"  (what goes before, if anything, is told by {told})")
+    if system.card["code"]:
+        out.print("  run a checkpoint of the authors: relume upscale PICTURE -n FILE", soft_wrap=True)
 
 
 def _trained(trained: Mapping[str, Any]) -> str:

@@ -65,6 +65,7 @@ CARD = Card(
         "trained on it (BSRGAN) restores pictures of unknown damage, synthetic and real, better by far than "
         "networks trained on simpler degradations."
     ),
+    when="To train, on clean photos, a network that shall restore photos of unknown damage.",
     venue="ICCV 2021",
     task=Task.SUPER_RESOLUTION,
     arxiv="2103.14006",

@@ -41,6 +41,7 @@ CARD = Card(
         "The denoiser that others are measured against: seventeen plain convolutions that estimate the noise "
         "and subtract it, of one level or, with three more, of any. IRCNN's lighter one comes with it."
     ),
+    when="For noise of a known level, or blind for any, quickly; and to compare others with.",
     venue="IEEE Transactions on Image Processing, 2017",
     task=Task.RESTORATION,
     arxiv="1608.03981",

@@ -46,6 +46,10 @@ CARD = Card(
         "norms, depthwise convolutions, gates that multiply halves of the channels, and channels weighed by "
         "their mean. Also in the form that gives several pictures, from which the best is chosen."
     ),
+    when=(
+        "For motion blur and camera noise: the first to try, as it is simple and claims the most here for "
+        "both."
+    ),
     venue="ECCV 2022",
     task=Task.RESTORATION,
     arxiv="2204.04676",

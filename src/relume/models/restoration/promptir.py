@@ -41,6 +41,7 @@ CARD = Card(
         "One network for several kinds of damage. Its decoder is handed prompts, small learnt pictures mixed "
         "by what the features show, which tell it what is wrong: haze, rain, noise."
     ),
+    when="When one network shall mend several kinds of damage without being told which.",
     venue="NeurIPS 2023",
     task=Task.RESTORATION,
     arxiv="2306.13090",

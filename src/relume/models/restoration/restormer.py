@@ -41,6 +41,10 @@ CARD = Card(
         "over the whole picture instead of pixels, so that its cost is linear in them. Also in the form that "
         "gives several pictures, from which the best is chosen."
     ),
+    when=(
+        "For restoring photos by a transformer, where a GPU is at hand. NAFNet claims more against motion "
+        "blur."
+    ),
     venue="CVPR 2022",
     task=Task.RESTORATION,
     arxiv="2111.09881",

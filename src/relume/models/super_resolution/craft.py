@@ -68,6 +68,9 @@ CARD = Card(
         "branch brings out the high ones, and attention between channels joins the two. The paper claims up "
         "to 0.29 dB more than others of its size."
     ),
+    when=(
+        "Where a light transformer is wanted: it claims more than SwinIR-light with a sixth fewer parameters."
+    ),
     venue="ICCV 2023",
     task=Task.SUPER_RESOLUTION,
     arxiv="2308.05022",

@@ -47,6 +47,10 @@ CARD = Card(
         "The residual network that left batch norm out and grew wide. It won the NTIRE 2017 challenge, and "
         "its baseline has been the yardstick of light networks since."
     ),
+    when=(
+        "When a large network of plain convolutions is wanted, or, the baseline, a middling one, to compare "
+        "with."
+    ),
     venue="CVPR Workshops 2017",
     task=Task.SUPER_RESOLUTION,
     arxiv="1707.02921",

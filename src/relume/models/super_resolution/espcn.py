@@ -44,6 +44,7 @@ CARD = Card(
         "convolutions at low resolution, made for video in real time. It enlarges the brightness of a "
         "picture, which holds its detail, and leaves the colours to bicubic."
     ),
+    when="When speed is all: video, previews, weak machines.",
     venue="CVPR 2016",
     task=Task.SUPER_RESOLUTION,
     arxiv="1609.05158",

@@ -41,6 +41,7 @@ CARD = Card(
         "A network for cubes of any number of bands, whose attention compares spectra by their correlation "
         "and costs no more than the pixels there are, so that it runs on enlarged features as well."
     ),
+    when="For hyperspectral cubes, not for photos.",
     venue="ICCV 2023",
     task=Task.SUPER_RESOLUTION,
     arxiv="2307.14010",

@@ -33,6 +33,10 @@ CARD = Card(
         "One of the smallest networks that beat bicubic enlarging by far: it works at low resolution, on few "
         "channels, and enlarges in its last layer."
     ),
+    when=(
+        "When the network must be tiny and shall see colours, or as a trunk for PCSR. Of brightness alone, "
+        "ESPCN and SESR make more."
+    ),
     venue="ECCV 2016",
     task=Task.SUPER_RESOLUTION,
     arxiv="1608.00367",

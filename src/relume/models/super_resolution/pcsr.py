@@ -55,6 +55,10 @@ CARD = Card(
         "these are made by a light sampler while only the hard ones get the heavy one. How much is spent can "
         "be chosen when the network is used."
     ),
+    when=(
+        "For large pictures of which much is smooth, when time is short; `--effort` chooses between time "
+        "and quality."
+    ),
     venue="ECCV 2024",
     task=Task.SUPER_RESOLUTION,
     arxiv="2407.21448",

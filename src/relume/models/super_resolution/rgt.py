@@ -64,6 +64,7 @@ CARD = Card(
         "four again and again to a small picture that all pixels look at, by turns with attention in "
         "rectangular windows. The paper claims better figures than others of its size."
     ),
+    when="When quality is all: it claims as much as HAT with two thirds of its parameters.",
     venue="ICLR 2024",
     task=Task.SUPER_RESOLUTION,
     arxiv="2303.06373",

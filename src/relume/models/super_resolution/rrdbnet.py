@@ -43,6 +43,10 @@ CARD = Card(
         "The network behind ESRGAN, BSRGAN and Real-ESRGAN, for which more checkpoints are traded than for "
         "any other: 23 blocks of three dense blocks each, no batch norm, doublings by nearest neighbour."
     ),
+    when=(
+        "To run the many checkpoints for ESRGAN, BSRGAN and Real-ESRGAN that there are, or to train one "
+        "that draws texture."
+    ),
     venue="ECCV Workshops 2018",
     task=Task.SUPER_RESOLUTION,
     arxiv="1809.00219",

@@ -46,6 +46,10 @@ CARD = Card(
         "The first network that drew the texture of photos enlarged by 4 in place of a blur: SRResNet, a "
         "residual network with batch norm, taught on by a discriminator, which makes it SRGAN."
     ),
+    when=(
+        "To draw texture where it is lost, by a small network; what it draws is likely, not true. RRDBNet "
+        "is the larger one for that."
+    ),
     venue="CVPR 2017",
     task=Task.SUPER_RESOLUTION,
     arxiv="1609.04802",

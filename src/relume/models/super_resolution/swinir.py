@@ -76,6 +76,10 @@ CARD = Card(
         "blocks closed by a convolution. The paper claims more than the convolutional networks of its time "
         "with a third of their parameters, for enlarging, denoising and removing JPEG's traces."
     ),
+    when=(
+        "When quality counts and a GPU is at hand; its light form is for less. It is also there for noise "
+        "and for JPEG's traces."
+    ),
     venue="ICCV Workshops 2021",
     task=Task.SUPER_RESOLUTION,
     arxiv="2108.10257",

@@ -44,6 +44,7 @@ CARD = Card(
         "damage a picture has suffered, by a light classifier of its features. The paper claims up to 2.55 "
         "dB more in restoring ten kinds of damage by one network, and 6.53 dB more where kinds are mixed."
     ),
+    when="Before a network learns to restore several kinds of damage at once.",
     venue="ICLR 2025",
     task=Task.RESTORATION,
     arxiv="2501.15510",

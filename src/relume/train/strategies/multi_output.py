@@ -41,6 +41,7 @@ CARD = Card(
         "claims 0.04 to 0.08 dB for the best single picture and 0.11 to 0.18 dB where the best is chosen for "
         "each test picture."
     ),
+    when="When several answers may be given and the best is chosen, by eye or by a measure.",
     venue="arXiv 2022",
     task=Task.RESTORATION,
     arxiv="2208.13029",

@@ -53,6 +53,7 @@ CARD = Card(
         "retrained so, without any cost when they run. In the published code no gradient of the contrast "
         "reaches the network; here it does, as the paper means."
     ),
+    when="When a trained network's pictures are too smooth: it trains on from there.",
     venue="IEEE TNNLS 2023",
     task=Task.SUPER_RESOLUTION,
     arxiv="2111.13924",

@@ -1,0 +1,34 @@
+"""Claims and measurements side by side."""
+
+from __future__ import annotations
+
+from relume.core.figures import in_words, rows
+
+CLAIMS = (
+    {"variant": "a-x2", "dataset": "Set5", "metric": "psnr", "value": 38.0, "protocol": "sr-y"},
+    {"variant": "a-x2", "dataset": "Set5", "metric": "ssim", "value": 0.96, "protocol": "sr-y"},
+    {"variant": "a-x2", "dataset": "GoPro", "metric": "psnr", "value": 33.691, "protocol": "sr-rgb"},
+    {"variant": "a-x4", "dataset": "Set14", "metric": "psnr", "value": 28.0, "protocol": "sr-y"},
+)
+MEASURED = (
+    {"set": "Chikusei", "protocol": "cubes", "pictures": 16, "psnr": 30.0, "bicubic_psnr": 29.0, "sam": 2.5,
+     "bicubic_sam": 3.25, "seconds": 1.0},
+    {"set": "Set5", "protocol": "sr-y", "pictures": 5, "psnr": 37.4, "bicubic_psnr": 33.67},
+)  # fmt: skip
+
+
+def test_rows_hold_what_belongs_together():
+    cube, set5, gopro = rows(CLAIMS, MEASURED, "a-x2")
+    assert (cube.place, cube.measured, cube.bicubic, cube.pictures) == (
+        "Chikusei (cubes)", {"psnr": 30.0, "sam": 2.5}, {"psnr": 29.0, "sam": 3.25}, 16
+    )  # fmt: skip
+    assert (set5.place, set5.claimed, set5.measured) == ("Set5", {"psnr": 38.0, "ssim": 0.96}, {"psnr": 37.4})
+    assert (gopro.place, gopro.measured, gopro.pictures) == ("GoPro (sr-rgb)", {}, None)
+
+
+def test_figures_in_words():
+    assert in_words({"ssim": 0.96, "psnr": 38.0}) == "38.00 / 0.9600"
+    assert in_words({"psnr": 33.691}) == "33.69"
+    assert in_words({"ssim": 0.9}) == "SSIM 0.9000"
+    assert in_words({"sam": 2.5, "psnr": 30.0, "ergas": 4.12345}) == "30.00, ERGAS 4.123, SAM 2.5"
+    assert in_words({}) == ""
