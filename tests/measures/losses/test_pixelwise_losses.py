@@ -15,6 +15,7 @@ from relume.measures.losses.base import PACKAGE
 from relume.measures.losses.edge import laplacian_distance, sobel_distance
 from relume.measures.losses.focal_frequency import focal_frequency
 from relume.measures.losses.frequency import complex_distance, magnitude_distance
+from relume.measures.losses.grid import grid
 from relume.measures.losses.ms_ssim import WEIGHTS, ms_ssim_loss
 from relume.measures.losses.pixel import charbonnier
 from relume.measures.losses.ssim import ssim_loss
@@ -53,7 +54,7 @@ def gaussian(picture, sigma):
 
 
 def test_every_loss_is_found_by_its_file():
-    assert set(CHOICES.names()) == {*BY_NAME, "total-variation"} | OF_ENCODERS
+    assert set(CHOICES.names()) == {*BY_NAME, "grid", "total-variation"} | OF_ENCODERS
 
 
 @pytest.mark.parametrize(
@@ -212,11 +213,11 @@ def test_more_damage_costs_more(name, damage):
     [
         ("charbonnier", {}), ("frequency", {}), ("frequency", {"part": "magnitude"}), ("focal-frequency", {}),
         ("edge", {}), ("edge", {"operator": "laplacian"}), ("ssim", {}), ("ms-ssim", {"scales": 1}),
-        ("total-variation", {}),
+        ("total-variation", {}), ("grid", {"period": 2}), ("grid", {"period": 3, "window": 2}),
     ],
 )  # fmt: skip
 def test_gradients_are_right(name, more):
-    output, target = pictures(1, 2, 12, 11)
+    output, target = pictures(1, 2, 12, 6 if name == "grid" else 11)
     loss = build(name, **more)
     if name == "focal-frequency":
         # Its weight takes no gradient by definition, so the difference quotient holds it where it is.
@@ -286,3 +287,31 @@ def test_charbonnier_is_smooth_at_nought():
     output = torch.zeros(1, 1, 2, 2, requires_grad=True)
     charbonnier(output, torch.zeros(1, 1, 2, 2)).backward()
     assert (output.grad == 0).all()
+
+
+def test_grid_is_what_the_places_of_cells_have_on_average():
+    output, target = pictures(2, 3, 8, 12)
+    away = (output - target).view(2, 3, 4, 2, 6, 2)  # rows of cells, in a cell, columns of cells, in a cell
+    means = torch.stack(
+        [
+            away[:, :, top : top + 3, :, left : left + 3].mean((2, 4))
+            for top in range(2)
+            for left in range(4)
+        ]
+    )
+    wanted = (means - means.mean((-2, -1), keepdim=True)).abs().mean()
+    assert torch.allclose(grid(output, target, period=2, window=3), wanted)
+
+
+def test_grid_sees_a_faint_pattern_and_not_noise_or_a_shift():
+    (target, _), noise = pictures(1, 1, 64, 64), torch.randn(1, 1, 64, 64, dtype=torch.float64)
+    pattern = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64).repeat(32, 32) * 0.01
+    assert grid(target + pattern, target, period=2).item() == pytest.approx(0.01)
+    assert grid(target + 0.2, target, period=2).item() == pytest.approx(0, abs=1e-12)
+    assert grid(target + 0.01 * noise, target, period=2, window=16) < 0.001
+    assert grid(target, target, period=2) == 0
+
+
+def test_grid_refuses_a_period_that_is_not_the_cells():
+    with pytest.raises(ConfigError, match="3 does not divide"):
+        grid(*pictures(1, 1, 8, 8), period=3)
