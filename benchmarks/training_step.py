@@ -23,8 +23,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.models.super_resolution.cfsr import CFSR, CFSRConfig, EdgeConv, from_official
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig, from_official
 from relume.nn.depthwise import LargeDepthwiseConv2d
+from relume.nn.edges import EdgeConv
 from relume.nn.norms import LayerNorm2d
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from batching import Enlarge, Heard, plan_folder
 
 from relume.infer.batch import cluster
-from relume.infer.batch.manifest import FILE_NAME, Manifest, State
+from relume.infer.batch.manifest import FILE_NAME, Manifest
+from relume.infer.batch.records import State
 from relume.infer.batch.stages import Job, Outcome
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from relume.infer.batch.database import ManifestError
 from relume.infer.batch.inputs import Finder
-from relume.infer.batch.manifest import FILE_NAME, Manifest, State
+from relume.infer.batch.manifest import FILE_NAME, Manifest
 from relume.infer.batch.pipeline import run
 from relume.infer.batch.planning import again, plan
+from relume.infer.batch.records import State
 
 COPY = Copy()
 

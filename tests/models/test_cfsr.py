@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from relume.models.super_resolution.cfsr import CFSR, EDGE_MASKS, CFSRConfig, EdgeConv, from_official
+from relume.models.super_resolution.cfsr import CFSR, CFSRConfig, from_official
+from relume.nn.edges import EDGE_MASKS, EdgeConv
 from relume.nn.surgery import apply_steps
 
 SMALL = CFSRConfig(scale=2, width=8, depths=(1, 2), kernel_size=5)

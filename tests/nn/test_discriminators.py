@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import spectral_norm
 
 from relume.core.choices import ChosenFrom
-from relume.core.errors import ConfigError
+from relume.core.errors import CheckpointError, ConfigError
 from relume.nn.discriminators import patch, srgan, unet
 from relume.nn.discriminators.base import PACKAGE
 from relume.nn.network import count_parameters
+from relume.train.objectives.adversarial import AdversarialConfig, Adversary
 
 CHOICES = ChosenFrom(PACKAGE, "discriminator")
 
@@ -123,6 +124,25 @@ def test_unet_holds_each_gain_to_one_and_takes_odd_sizes():
     with torch.device("meta"):
         # Real-ESRGAN's published discriminator.
         assert count_parameters(unet.UNetDiscriminatorConfig().build()) == 4_376_897
+
+
+def test_training_starts_from_an_authors_file(shared, tmp_path):
+    tensors = load_file(shared / "golden" / "srgan_leftthomas" / "c_disc.safetensors")
+    state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
+    path = tmp_path / "netD.safetensors"
+    save_file(state, path)
+    config, ours = srgan.from_official(state)
+    adversary = Adversary(AdversarialConfig(discriminator=config, start=str(path)))
+    judge = adversary.discriminator.state_dict()
+    assert all(torch.equal(judge[name], value) for name, value in ours.items())
+    with pytest.raises(
+        CheckpointError, match=r"netD.safetensors holds a SRGANDiscriminator of other settings \(.*width=\d"
+    ):
+        config.model_copy(update={"width": 2}).begun(str(path))
+    with pytest.raises(CheckpointError, match="does not hold the weights of a UNetDiscriminator"):
+        Adversary(AdversarialConfig(start=str(path)))
+    with pytest.raises(CheckpointError, match="no file"):
+        config.begun(str(tmp_path / "none.pth"))
 
 
 @pytest.mark.parametrize("recognise", [patch.from_official, unet.from_official, srgan.from_official])

@@ -13,7 +13,8 @@ from pathlib import Path
 from relume.apps.console import progress_bar, say, say_note
 from relume.apps.destinations import default_suffix, destinations, manifest_place
 from relume.apps.reporting import Failures, Reporter, check_report, summary, write_report
-from relume.apps.work import Upscaler, UpscaleSettings, own_scale, shared_memory
+from relume.apps.upscale_settings import UpscaleSettings, own_scale
+from relume.apps.work import Upscaler, shared_memory
 from relume.core.errors import RelumeError
 from relume.core.pictures import SUFFIXES, read_size
 from relume.infer.batch import cluster, connection, pipeline

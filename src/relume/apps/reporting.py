@@ -16,9 +16,9 @@ from relume.apps.console import err, megabytes, printable, progress_bar, say, sa
 from relume.core.errors import RelumeError
 from relume.core.files import reason, write_text
 from relume.core.tables import csv_text, table_kind
-from relume.infer.batch.manifest import Record
 from relume.infer.batch.pace import Pace
 from relume.infer.batch.planning import Planned
+from relume.infer.batch.records import Record
 from relume.infer.batch.stages import Job, Outcome, Tally
 from relume.infer.consistency import in_words
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relume.core.errors import RelumeError
-from relume.core.pictures import Canvas, Picture, StoredPicture, bleed_canvas, bleed_colour, canvas_bytes
+from relume.core.pictures import Canvas, Picture, StoredPicture, canvas_bytes
 from relume.infer.adapters import fitted
 from relume.infer.blending import blended_strips
 from relume.infer.choosing import make_ready
@@ -28,6 +28,7 @@ from relume.infer.guard import Guarded
 from relume.infer.operators import Chain, Operator
 from relume.infer.resampling import RowResampler
 from relume.infer.sizing import OVERLAP, Frame, room_for, tile_side
+from relume.infer.sources import Source
 from relume.infer.targets import Target, steps
 from relume.infer.tiling import Tiler, run_tiled
 from relume.infer.wishes import WHOLE, Wishes
@@ -249,7 +250,7 @@ class Restorer:
         advance: Callable[[float], None] | None,
     ) -> float:  # fmt: skip
         """Make the output strip by strip; return the consistency."""
-        source = _Source(picture)
+        source = Source(picture)
         colours = picture.channels
         shape = (source.bands, picture.height, picture.width)
         corrected = None
@@ -289,12 +290,12 @@ class Restorer:
         return compared.decibels
 
     def _strips(
-        self, source: _Source, scales: tuple[int, ...], wishes: Wishes, room: int,
+        self, source: Source, scales: tuple[int, ...], wishes: Wishes, room: int,
         advance: Callable[[float], None] | None,
     ) -> Iterator[Tensor]:  # fmt: skip
         """Yield strips of all bands, at the models' scale, from top to bottom."""
         if not scales:
-            yield from _unchanged(source, advance)
+            yield from source.unchanged(advance)
             return
         operator = self.operator(scales, wishes)
         flat = source.flat_alpha()
@@ -355,7 +356,7 @@ class Restorer:
             yield strip[0]
 
     def _tile(
-        self, source: _Source, operator: Operator, scales: tuple[int, ...], wishes: Wishes, room: int
+        self, source: Source, operator: Operator, scales: tuple[int, ...], wishes: Wishes, room: int
     ) -> int | None:
         """Return the side of the tiles; None where the operator streams.
 
@@ -405,59 +406,3 @@ class Restorer:
         if self.contract.luma and colours > 1:
             planes += COLOUR_PLANES
         return total + 4 * planes * before**2
-
-
-class _Source:
-    """The planes of a picture, by rows and windows; hidden colours filled in."""
-
-    def __init__(self, picture: Picture | StoredPicture) -> None:
-        self.height, self.width = picture.height, picture.width
-        self.colours, self.transparent = picture.channels, picture.transparent
-        self.bands = self.colours + self.transparent
-        if isinstance(picture, Picture) and picture.alpha is not None:
-            picture = picture.replace(pixels=bleed_colour(picture.pixels, picture.alpha))
-        elif isinstance(picture, StoredPicture) and picture.transparent:
-            bleed_canvas(picture.canvas)
-        self._picture = picture
-
-    def rows(self, top: int, bottom: int) -> Tensor:
-        """Return rows of all bands."""
-        return self._picture.rows(top, bottom)
-
-    def colour(self, top: int, bottom: int) -> Tensor:
-        """Return rows without alpha."""
-        return self.rows(top, bottom)[: self.colours]
-
-    def colour_window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
-        """Return a part without alpha, `1 C h w`."""
-        return self._window(top, bottom, left, right)[: self.colours][None]
-
-    def alpha_window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
-        """Return a part of the alpha, `1 1 h w`."""
-        return self._window(top, bottom, left, right)[self.colours :][None]
-
-    def flat_alpha(self) -> float | None:
-        """Return the alpha where it is the same everywhere, as in most pictures that have one; else None."""
-        if not self.transparent:
-            return None
-        first: float | None = None
-        for top in range(0, self.height, 256):
-            alpha = self.rows(top, min(self.height, top + 256))[-1]
-            first = float(alpha[0, 0]) if first is None else first
-            if not bool((alpha == first).all()):
-                return None
-        return first
-
-    def _window(self, top: int, bottom: int, left: int, right: int) -> Tensor:
-        if isinstance(self._picture, StoredPicture):
-            return self._picture.canvas.window(top, bottom, left, right)
-        return self.rows(top, bottom)[..., left:right]
-
-
-def _unchanged(source: _Source, advance: Callable[[float], None] | None) -> Iterator[Tensor]:
-    """Yield the picture as it is, for what is only resampled."""
-    for top in range(0, source.height, 256):
-        bottom = min(source.height, top + 256)
-        yield source.rows(top, bottom).clone()
-        if advance:
-            advance(bottom / source.height)

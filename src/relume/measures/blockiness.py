@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from relume.core.errors import PictureError
+from relume.measures.gray import check_gray
 
 BLOCK = 8
 """Side of the blocks in pixels."""
@@ -60,14 +60,7 @@ def blockiness(gray: Tensor) -> Blockiness:
         PictureError: a side is shorter than 32 pixels.
         ValueError: the picture is not H × W.
     """
-    if gray.ndim != 2:
-        raise ValueError(f"a gray picture is H × W, not {tuple(gray.shape)}")
-    if min(gray.shape) < SMALLEST:
-        height, width = gray.shape
-        raise PictureError(
-            f"blockiness needs at least {SMALLEST}x{SMALLEST} pixels and this picture has {width}x{height}; "
-            "take a larger one"
-        )
+    check_gray(gray, least=SMALLEST, measure="blockiness")
     across, column = _along(gray.double().T)
     down, row = _along(gray.double())
     return Blockiness(strength=(across + down) / 2, offset=(column, row))

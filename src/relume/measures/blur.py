@@ -17,6 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from relume.core.errors import PictureError
+from relume.measures.gray import check_gray
 
 MEAN_OF = 9
 """Pixels of the further blur."""
@@ -39,14 +40,7 @@ def blur(gray: Tensor) -> float:
         PictureError: a side is shorter than 10 pixels, or the picture is flat.
         ValueError: the picture is not H × W.
     """
-    if gray.ndim != 2:
-        raise ValueError(f"a gray picture is H × W, not {tuple(gray.shape)}")
-    if min(gray.shape) < SMALLEST:
-        height, width = gray.shape
-        raise PictureError(
-            f"blur needs at least {SMALLEST}x{SMALLEST} pixels and this picture has {width}x{height}; "
-            "take a larger one"
-        )
+    check_gray(gray, least=SMALLEST, measure="blur")
     found = [_along(gray.double()), _along(gray.double().T)]
     left = [share for share in found if share is not None]
     if not left:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relume.core.errors import PictureError
+
 _PEAK = 255.0
 _NTSC = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
@@ -37,6 +39,28 @@ def gray_levels(picture: Tensor) -> Tensor:
     for plane, weight in zip(planes, _NTSC, strict=True):
         gray.add_(_levels(plane), alpha=weight)
     return gray.add_(0.5).floor_()
+
+
+def check_gray(gray: Tensor, *, least: int, measure: str) -> None:
+    """Refuse what a measure cannot take.
+
+    Args:
+        gray: what is to be H × W.
+        least: pixels that a side must have.
+        measure: what to call it.
+
+    Raises:
+        PictureError: a side is shorter.
+        ValueError: the picture is not H × W.
+    """
+    if gray.ndim != 2:
+        raise ValueError(f"a gray picture is H × W, not {tuple(gray.shape)}")
+    height, width = gray.shape
+    if min(height, width) < least:
+        raise PictureError(
+            f"{measure} needs at least {least}x{least} pixels and this picture has {width}x{height}; "
+            "take a larger one"
+        )
 
 
 def _levels(plane: Tensor) -> Tensor:

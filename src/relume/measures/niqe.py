@@ -42,7 +42,7 @@ from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
 from relume.core.errors import CheckpointError, DataError, PictureError, RelumeError
 from relume.core.matlab_file import read_arrays
 from relume.core.pictures import pictures_in, read
-from relume.measures.gray import gray_levels
+from relume.measures.gray import check_gray, gray_levels
 from relume.nn.resize import imresize
 
 BLOCK = 96
@@ -128,14 +128,8 @@ def block_features(gray: Tensor) -> tuple[Tensor, Tensor]:
         PictureError: a side is shorter than a block.
         ValueError: the picture is not H × W.
     """
-    if gray.ndim != 2:
-        raise ValueError(f"a gray picture is H × W, not {tuple(gray.shape)}")
+    check_gray(gray, least=BLOCK, measure="NIQE")
     height, width = gray.shape
-    if min(height, width) < BLOCK:
-        raise PictureError(
-            f"NIQE needs at least {BLOCK}x{BLOCK} pixels and this picture has {width}x{height}; "
-            "take a larger one"
-        )
     gray = gray[: height // BLOCK * BLOCK, : width // BLOCK * BLOCK].to(torch.float64)
     half = imresize(gray, height=gray.shape[0] // 2, width=gray.shape[1] // 2)
     full_features, sharpness = _features_at(gray, BLOCK)

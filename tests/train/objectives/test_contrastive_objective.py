@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from relume.core.errors import ConfigError
+from relume.nn.discriminators.pcl import PCLDiscriminatorConfig
 from relume.recipes.runner import Run, find_recipe
 from relume.train.objectives.base import Partnered
 from relume.train.objectives.contrastive import ContrastiveConfig
@@ -27,6 +29,14 @@ def objective(**settings):
     torch.manual_seed(0)
     values = {"discriminator": {"width": 4}, "samples": {"positives": 1, "negatives": 2}, **settings}
     return ContrastiveConfig.parse(values, where="objective").build()
+
+
+def test_the_judge_starts_from_its_authors_file(tmp_path):
+    torch.manual_seed(3)
+    judge = PCLDiscriminatorConfig(width=4).build()
+    save_file({**judge.state_dict(), "DWT2.h0_col": torch.ones(2)}, tmp_path / "judge.safetensors")
+    begun = objective(start=str(tmp_path / "judge.safetensors")).partner.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in judge.state_dict().items())
 
 
 def batch():

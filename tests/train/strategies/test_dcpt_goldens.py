@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from relume.core.catalogue import systems
 from relume.models import zoo
 from relume.nn.classifier import FeatureClassifierConfig
 from relume.nn.encoders.base import tapped
 from relume.nn.network import count_parameters
+from relume.train.objectives.dcpt import DCPTConfig
 from relume.train.strategies.dcpt import classifier_from_official
 
 TOLERANCE = 1e-5
@@ -93,6 +95,17 @@ def test_a_classifier_that_sees_the_picture(case):
     assert classifier.config.picture
     logits = classifier([tensors["input.f0"], tensors["input.f1"]], tensors["input"])
     close(logits, tensors["output"], "logits")
+
+
+def test_pre_training_starts_from_an_authors_classifier(case, tmp_path):
+    state = state_of(case("dc_img")[0])
+    save_file(state, tmp_path / "net_dc.safetensors")
+    config, ours = classifier_from_official(state)
+    layers = {f"layer{index}": width for index, width in enumerate(config.widths)}
+    settings = {"layers": layers, "kinds": config.classes, "blocks": config.blocks, "picture": True}
+    objective = DCPTConfig(**settings, start=str(tmp_path / "net_dc.safetensors")).build()
+    begun = objective.partner.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in ours.items())
 
 
 def test_other_weights_are_no_classifier(case):

@@ -18,7 +18,8 @@ def jobs(
 ) -> None:
     """Tell how far a batch has come, and every picture that failed; not while it runs."""
     from relume.apps.reporting import check_report, write_report
-    from relume.infer.batch.manifest import FILE_NAME, Manifest, State
+    from relume.infer.batch.manifest import FILE_NAME, Manifest
+    from relume.infer.batch.records import State
 
     if report is not None:
         check_report(report)

@@ -205,7 +205,7 @@ def upscale(
 
     from relume.apps.batches import Request, go_on, run
     from relume.apps.settings import parse_bytes
-    from relume.apps.work import UpscaleSettings
+    from relume.apps.upscale_settings import UpscaleSettings
     from relume.infer.engines.base import TOLERANCES
     from relume.infer.targets import box
 

@@ -24,9 +24,10 @@ from relume.core.errors import RelumeError
 from relume.infer.batch.connection import connected
 from relume.infer.batch.database import ManifestError
 from relume.infer.batch.lanes import Widths
-from relume.infer.batch.manifest import Manifest, Seal
+from relume.infer.batch.manifest import Manifest
 from relume.infer.batch.outputs import Outputs
 from relume.infer.batch.pipeline import Count, ending, stopping
+from relume.infer.batch.records import Seal
 from relume.infer.batch.stages import Job, Listener, Outcome, Stages, Tally
 from relume.infer.batch.worker import Report, Worker, versions
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from relume.infer.batch.manifest import Seal
 from relume.infer.batch.outputs import seal
+from relume.infer.batch.records import Seal
 from relume.infer.batch.stages import Advance, Job, Load, Outcome, Stages, Stopped
 
 Decoded = TypeVar("Decoded")

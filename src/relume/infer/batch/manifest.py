@@ -13,7 +13,6 @@ things right (`outputs.recover`): what is whole becomes done, everything else is
 from __future__ import annotations
 
 import contextlib
-import enum
 import hashlib
 import json
 import os
@@ -21,11 +20,12 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from relume.infer.batch.database import NAME, ManifestError, connect, named, stored, telling
+from relume.infer.batch.records import Record, Seal, State
 from relume.infer.batch.stages import Job, Outcome
 
 FILE_NAME = ".relume-job.sqlite"
@@ -35,57 +35,6 @@ _PAGE = 256
 # The order is forced, as the asked ones are walked through; "id IN (SELECT …)" copies them for each page.
 _ASKED = "asked CROSS JOIN jobs ON jobs.id = asked.id"
 _JOB = "jobs.id, source_folder, source_name, target_folder, target_name, size, replaceable, jobs.attempt"
-
-
-class State(enum.IntEnum):
-    """How far a job has come."""
-
-    PLANNED = 0
-    STARTED = 1
-    READY = 2
-    DONE = 3
-    FAILED = 4
-    SKIPPED = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seal:
-    """By what an output is recognised.
-
-    Attributes:
-        size: in bytes.
-        mtime_ns: time of its last change, in nanoseconds; a rename keeps it.
-        sha256: of its content.
-    """
-
-    size: int
-    mtime_ns: int
-    sha256: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One job of the manifest with its end.
-
-    Attributes:
-        source: the input.
-        target: the output, None where there could be none.
-        state: how far it came.
-        reason: why it is not done.
-        seconds: what it took.
-        pixels: of the output.
-        facts: what its stages told.
-        sha256: of the output, in hexadecimal digits.
-    """
-
-    source: Path
-    target: Path | None
-    state: State
-    reason: str
-    seconds: float
-    pixels: int
-    facts: Mapping[str, Any]
-    sha256: str | None
 
 
 class Manifest:

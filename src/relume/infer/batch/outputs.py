@@ -19,7 +19,8 @@ from pathlib import Path
 
 from relume.core.errors import RelumeError
 from relume.core.files import check_target, reason, take_free_name
-from relume.infer.batch.manifest import Manifest, Seal, State
+from relume.infer.batch.manifest import Manifest
+from relume.infer.batch.records import Seal, State
 from relume.infer.batch.stages import Job, Outcome
 
 

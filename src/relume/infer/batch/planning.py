@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from relume.infer.batch.database import ManifestError, named, stored
-from relume.infer.batch.manifest import Manifest, State
+from relume.infer.batch.manifest import Manifest
 from relume.infer.batch.outputs import recover
+from relume.infer.batch.records import State
 from relume.infer.batch.stages import Job
 
 Refuse = Callable[[str, str], None]

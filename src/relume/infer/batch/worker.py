@@ -13,8 +13,8 @@ from typing import Any
 
 from relume.core.errors import RelumeError
 from relume.infer.batch.lanes import Lanes, Widths
-from relume.infer.batch.manifest import Seal
 from relume.infer.batch.pipeline import ending
+from relume.infer.batch.records import Seal
 from relume.infer.batch.stages import Job, Outcome, Stages
 
 

@@ -47,8 +47,9 @@ from relume.core.contract import Contract
 from relume.core.variants import Official, Variant, renamed
 from relume.nn.convformer import FoldedConvFormer, FoldedFeedForward, FoldedMixer
 from relume.nn.depthwise import LargeDepthwiseConv2d
+from relume.nn.edges import EdgeConv
 from relume.nn.folding import before_scale, behind_norm, with_skip
-from relume.nn.network import Network, Reparameterisable, reach
+from relume.nn.network import Network, reach
 from relume.nn.norms import LayerNorm2d
 from relume.nn.surgery import reparameterise
 from relume.nn.upsample import respread_subpixels
@@ -85,20 +86,6 @@ CARD = Card(
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, which the network subtracts from its input."""
 
-EDGE_MASKS: dict[str, tuple[tuple[tuple[int, int, int], ...], ...]] = {
-    # Sobel-x, Sobel-y, Laplacian
-    "textbook": (
-        ((1, 0, -1), (2, 0, -2), (1, 0, -1)),
-        ((1, 2, 1), (0, 0, 0), (-1, -2, -1)),
-        ((0, 1, 0), (1, -4, 1), (0, 1, 0)),
-    ),
-    "authors": (
-        ((0, 1, -1), (2, 0, -2), (1, 0, -1)),
-        ((1, 2, 1), (0, 0, 0), (-1, -2, -1)),
-        ((1, 0, 0), (1, -4, 1), (0, 1, 0)),
-    ),
-}
-
 
 class CFSRConfig(Config):
     """Settings of a CFSR; the defaults are the paper's light network.
@@ -134,55 +121,6 @@ class CFSRConfig(Config):
                 f"reconstruction 'residual' keeps the size, so scale must be 1, got {self.scale}"
             )
         return self
-
-
-class EdgeConv(Reparameterisable):
-    """Depthwise 3×3 convolution plus three fixed edge filters of learnt strength (the paper's EFN).
-
-    K = W + α·Sobel-x + β·Sobel-y + γ·Laplacian for each channel, b the sum of the four biases.
-    """
-
-    def __init__(self, channels: int, *, masks: str) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        filters = torch.tensor(EDGE_MASKS[masks], dtype=torch.float32)  # 3 3 3
-        self.register_buffer("masks", filters[:, None, None].repeat(1, channels, 1, 1, 1))  # 3 C 1 3 3
-        self.strengths = nn.Parameter(torch.randn(3, channels, 1, 1, 1) * 1e-3)
-        self.biases = nn.Parameter(torch.randn(3, channels) * 1e-3)
-        self.masks: Tensor
-
-    def kernel(self) -> tuple[Tensor, Tensor]:
-        """Return the summed kernel `C 1 3 3` and bias `C`."""
-        return self.conv.weight + (self.strengths * self.masks).sum(0), self._bias() + self.biases.sum(0)
-
-    def _bias(self) -> Tensor:
-        assert self.conv.bias is not None
-        return self.conv.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.kernel()
-        return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
-
-    def merged(self) -> nn.Conv2d:
-        """Return the plain depthwise convolution with the summed kernel."""
-        channels = self.conv.out_channels
-        weight, bias = self.kernel()
-        conv = nn.Conv2d(
-            channels, channels, 3, padding=1, groups=channels, device=weight.device, dtype=weight.dtype
-        )
-        conv.weight = nn.Parameter(weight.detach().clone())
-        conv.bias = nn.Parameter(bias.detach().clone())
-        return conv
-
-    @torch.no_grad()
-    def absorb(self, layer: nn.Module) -> bool:
-        """Keep the edge branches and let the free kernel make up the difference to `layer`."""
-        if not isinstance(layer, nn.Conv2d) or layer.weight.shape != self.conv.weight.shape:
-            return False
-        assert layer.bias is not None
-        self.conv.weight.copy_(layer.weight - (self.strengths * self.masks).sum(0))
-        self._bias().copy_(layer.bias - self.biases.sum(0))
-        return True
 
 
 class LargeKernelMixer(nn.Module):

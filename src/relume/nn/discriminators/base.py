@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from relume.core.config import Config
 from relume.core.errors import ConfigError
+from relume.nn.partners import begin
 
 PACKAGE = "relume.nn.discriminators"
 """Where discriminators lie, for `core.choices.ChosenFrom`."""
@@ -28,6 +31,15 @@ class DiscriminatorConfig(Config):
     def build(self) -> Discriminator:
         """Return the discriminator with random weights."""
         raise NotImplementedError
+
+    def begun(self, start: str | None) -> Discriminator:
+        """Return the discriminator with its authors' weights, or with random ones where no file is named.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is of another discriminator.
+        """
+        module = import_module(type(self).__module__)
+        return begin(self.build(), self, start, module.from_official)
 
 
 class Discriminator(nn.Module):

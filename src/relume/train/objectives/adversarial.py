@@ -29,6 +29,7 @@ class AdversarialConfig(Config):
             "least-squares".
         weight: factor on the network's part in the sum of losses; Real-ESRGAN 0.1, ESRGAN 0.005, SRGAN 0.001.
         discriminator: the judge.
+        start: its authors' weights file, for it to start from; None starts at random.
         penalty: γ of the R1 penalty γ/2 · mean |∇ D(target)|², which steadies a discriminator without
             spectral norm (Mescheder et al., arXiv:1801.04406, who take 10); 0: none, and it costs nothing.
         optimiser: the discriminator's; None: the settings of the network's.
@@ -39,6 +40,7 @@ class AdversarialConfig(Config):
     discriminator: Annotated[DiscriminatorConfig, ChosenFrom(PACKAGE, "discriminator")] = (
         UNetDiscriminatorConfig()
     )
+    start: str | None = None
     penalty: NonNegativeFloat = 0.0
     optimiser: OptimiserConfig | None = None
 
@@ -48,7 +50,7 @@ class Adversary:
 
     def __init__(self, config: AdversarialConfig) -> None:
         self.config = config
-        self.discriminator: nn.Module = config.discriminator.build()
+        self.discriminator: nn.Module = config.discriminator.begun(config.start)
         self._fake: Tensor | None = None
         self._real: Tensor | None = None
 

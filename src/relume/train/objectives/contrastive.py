@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from relume.core.config import Config
 from relume.measures.losses.pixel import PixelLossConfig
-from relume.nn.discriminators.pcl import LAYERS, PCLDiscriminatorConfig
+from relume.nn.discriminators.pcl import LAYERS, PCLDiscriminatorConfig, from_official
 from relume.nn.encoders.opening import no_models
+from relume.nn.partners import begin
 from relume.train.objectives.base import Share, drawn_alike
 from relume.train.settings import OptimiserConfig
 from relume.train.strategies.pcl_sr import (
@@ -54,6 +55,7 @@ class ContrastiveConfig(Config):
         adversarial: factor on the loss of logits, by which outputs should be taken for targets.
         judged: whether the discriminator also learns from sharpened and blurred targets.
         discriminator: who looks.
+        start: its authors' weights file, for it to start from; None starts at random.
         optimiser: the discriminator's; None: the settings of the network's.
     """
 
@@ -68,6 +70,7 @@ class ContrastiveConfig(Config):
     adversarial: NonNegativeFloat = 0.0
     judged: bool = True
     discriminator: PCLDiscriminatorConfig = PCLDiscriminatorConfig()
+    start: str | None = None
     optimiser: OptimiserConfig | None = None
 
     @model_validator(mode="after")
@@ -95,7 +98,8 @@ class ContrastiveObjective:
     def __init__(self, config: ContrastiveConfig) -> None:
         self.config = config
         self.distance = config.distance.build(no_models)
-        self.discriminator = config.discriminator.build()
+        judge = config.discriminator
+        self.discriminator = begin(judge.build(), judge, config.start, from_official)
         self.partner: nn.Module = self.discriminator
         self.optimiser = config.optimiser
         self.share: Share | None = None

@@ -20,8 +20,9 @@ from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.classifier import FeatureClassifierConfig
 from relume.nn.encoders.base import tapped
 from relume.nn.encoders.opening import no_models
+from relume.nn.partners import begin
 from relume.train.settings import OptimiserConfig
-from relume.train.strategies.dcpt import focal_loss, right_share
+from relume.train.strategies.dcpt import classifier_from_official, focal_loss, right_share
 
 
 class DCPTConfig(Config):
@@ -33,6 +34,7 @@ class DCPTConfig(Config):
         kinds: how many kinds of damage there are.
         blocks: bottleneck blocks in each stage of the classifier.
         picture: whether the classifier sees the picture as well.
+        start: the authors' weights of such a classifier, for it to start from; None starts at random.
         distance: between a clean picture and what the network makes of it.
         weight: factor on the classification.
         focus: γ of the focal loss; 0 is cross entropy.
@@ -44,6 +46,7 @@ class DCPTConfig(Config):
     kinds: Annotated[int, Field(ge=2)] = 5
     blocks: PositiveInt = 2
     picture: bool = False
+    start: str | None = None
     distance: PixelLossConfig = PixelLossConfig()
     weight: PositiveFloat = 1.0
     focus: NonNegativeFloat = 0.0
@@ -71,10 +74,11 @@ class DCPTObjective:
     def __init__(self, config: DCPTConfig) -> None:
         self.config = config
         self.distance = config.distance.build(no_models)
-        self.classifier = FeatureClassifierConfig(
+        classifier = FeatureClassifierConfig(
             widths=tuple(config.layers.values()), classes=config.kinds, blocks=config.blocks,
             picture=config.picture,
-        ).build()  # fmt: skip
+        )  # fmt: skip
+        self.classifier = begin(classifier.build(), classifier, config.start, classifier_from_official)
         self.partner: nn.Module = self.classifier
         self.optimiser = config.optimiser
         self._seen: tuple[list[Tensor], Tensor | None] | None = None
