@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
 from commanding import COMMAND, environment
+from relume.apps import commands
 from relume.core.catalogue import figure_of, systems, variants
 
 MODULES = (
@@ -43,8 +45,9 @@ def test_help_and_lists_start_lightly():
 def test_help_names_every_command(tmp_path, relume):
     done = relume("--help", cwd=tmp_path)
     assert done.returncode == 0
-    commands = ("upscale", "jobs", "evaluate", "train", "convert", "models", "methods", "show", "doctor")
-    assert all(f" {name} " in done.stdout for name in commands)
+    files = {info.name.replace("_", "-") for info in pkgutil.iter_modules(commands.__path__)}
+    assert {"upscale", "check-tiling"} < files
+    assert all(f" {name} " in done.stdout for name in {*files, "methods", "show"})
     assert relume("--version", cwd=tmp_path).stdout.startswith("relume 0.")
 
 

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+import pkgutil
 import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
 
 import typer
 
-from relume.apps.commands import (
-    check_tiling,
-    compare,
-    convert,
-    degrade,
-    demo,
-    doctor,
-    engines,
-    evaluate,
-    export,
-    jobs,
-    measure,
-    models,
-    prepare,
-    report,
-    train,
-    upscale,
-)
+from relume.apps import commands
 from relume.apps.console import err, say_error
 from relume.core.errors import RelumeError
+
+_FIRST = ("upscale", "jobs", "compare", "evaluate", "measure", "prepare", "train")
+"""What the help begins with; the commands of the other files follow by the files' names."""
+
+
+def _commands() -> Iterator[Callable[..., Any]]:
+    """Yield the commands: of each file the function called as the file is, or those of its `COMMANDS`."""
+    files = [info.name for info in pkgutil.iter_modules(commands.__path__)]
+    for name in sorted(files, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)):
+        module = import_module(f"{commands.__name__}.{name}")
+        yield from getattr(module, "COMMANDS", None) or (getattr(module, name),)
+
 
 app = typer.Typer(
     name="relume",
@@ -37,24 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("upscale")(upscale.upscale)
-app.command("jobs")(jobs.jobs)
-app.command("compare")(compare.compare)
-app.command("evaluate")(evaluate.evaluate)
-app.command("measure")(measure.measure)
-app.command("prepare")(prepare.prepare)
-app.command("train")(train.train)
-app.command("report")(report.report)
-app.command("convert")(convert.convert)
-app.command("export")(export.export)
-app.command("engines")(engines.engines)
-app.command("models")(models.models)
-app.command("methods")(models.methods)
-app.command("show")(models.show)
-app.command("degrade")(degrade.degrade)
-app.command("demo")(demo.demo)
-app.command("check-tiling")(check_tiling.check_tiling)
-app.command("doctor")(doctor.doctor)
+for _command in _commands():
+    app.command(_command.__name__.replace("_", "-"))(_command)
 
 
 def _version(wanted: bool) -> None:

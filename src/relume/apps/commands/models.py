@@ -261,3 +261,6 @@ def _facts(variant: CatalogueVariant) -> dict[str, Any]:
         "measured": list(variant.measured),
         "trained": dict(variant.trained),
     }
+
+
+COMMANDS = (models, methods, show)

@@ -1,0 +1,28 @@
+"""Every variant's recipe, in each of its budgets: whole, written and read back, with a damage that fits."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+from relume.core.catalogue import find_variant, systems, variants
+from relume.recipes.reading import read_recipe, written
+from relume.recipes.runner import find_recipe
+
+VARIANTS = [name for system in systems().values() if system.recipe for name in system.variants]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_written_loads_back_and_the_damage_fits(variant, tmp_path):
+    system, scale = systems()[find_variant(variant).system], variants()[variant].scale
+    module = import_module(system.recipe)
+    assert system.name == module.SYSTEM
+    assert inspect.getdoc(module)
+    for budget in module.BUDGETS:
+        recipe = find_recipe(variant, budget)
+        (tmp_path / "mine.yaml").write_text(written(recipe), encoding="utf-8")
+        assert read_recipe(tmp_path / "mine.yaml", budget=budget) == recipe
+        assert recipe.variant == variant
+        # Bicubic by 1 would be no damage at all.
+        assert scale > 1 or recipe.degradation.name != "bicubic"
+        assert recipe.degradation.build(scale)
