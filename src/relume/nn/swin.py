@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.nn.padding import mirrored_to_multiple
+from relume.nn.pixelwise import PixelLinear
 
 Closing = nn.Conv2d | nn.Sequential | nn.Identity
 
@@ -227,9 +228,9 @@ class WindowAttention(nn.Module):
         return projected
 
 
-def linear(width: int, to: int) -> nn.Linear:
+def linear(width: int, to: int) -> PixelLinear:
     """Return a linear layer that starts as these networks' do."""
-    layer = nn.Linear(width, to)
+    layer = PixelLinear(width, to)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer

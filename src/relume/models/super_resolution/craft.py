@@ -43,6 +43,7 @@ from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
 from relume.nn.padding import cut
+from relume.nn.pixelwise import PixelConv2d
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import FeedForward as GatedFeedForward
 from relume.nn.restormer import attend_channels, ratio_of
@@ -141,8 +142,8 @@ class HighFrequencyBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.local = nn.Conv2d(width // 2, width // 2, 3, padding=1)
-        self.sharp = nn.Conv2d(width // 2, width // 2, 1)
-        self.fuse = nn.Conv2d(width, width, 1)
+        self.sharp = PixelConv2d(width // 2, width // 2)
+        self.fuse = PixelConv2d(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, 1)
@@ -158,11 +159,11 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.ask = nn.Conv2d(width, width, 1, bias=False)
+        self.ask = PixelConv2d(width, width, bias=False)
         self.spread_ask = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.answer = nn.Conv2d(width, 2 * width, 1, bias=False)
+        self.answer = PixelConv2d(width, 2 * width, bias=False)
         self.spread_answer = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width, bias=False)
-        self.project = nn.Conv2d(width, width, 1, bias=False)
+        self.project = PixelConv2d(width, width, bias=False)
 
     def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
         query = self.spread_ask(self.ask(asking))
