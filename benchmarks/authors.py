@@ -46,7 +46,7 @@ class DropPath(nn.Identity):
 
 
 def rearrange(x: Tensor, pattern: str, **lengths: int) -> Tensor:
-    """Split, permute and join the dimensions of a tensor as einops does by such patterns as `b (h w) c -> b c h w`.
+    """Split, permute and join dimensions as einops does, by such patterns as `b (h w) c -> b c h w`.
 
     Args:
         x: the tensor.

@@ -1,4 +1,4 @@
-"""Seconds and memory of transformers for super-resolution on this CPU, ours beside their authors', in one run.
+"""Seconds and memory of transformers for super-resolution on this CPU, ours and their authors', in one run.
 
     python benchmarks/transformers.py [--hat hat_arch.py] [--craft craft_arch.py] [--rgt rgt_arch.py]
         [--catanet catanet_arch.py] [--networks hat-s-x4 craft-x4] [--size 128x128] [--threads 1] [--rounds 5]
@@ -7,14 +7,19 @@ The authors' files are given by path; networks without theirs are left out. Both
 ones, which ours reads off the authors' state as off a checkpoint of theirs, and their outputs are compared.
 
 Rounds are interleaved: the seconds are the fastest of each, and "times" is the median of theirs over ours
-within a round, as the machine may be shared. Memory is the largest resident beyond what was before running
-(Linux), each in a process of its own, after a run on a small picture.
+within a round, as the machine may be shared. By a single thread they are seconds of the processor. Memory is
+the largest resident beyond what was before running (Linux), each in a process of its own, after a run on a
+small picture; the C library is told to give back at once what is freed, which it else keeps for later.
+"differs by" is measured in double precision on a quarter of the picture: CATANet sorts pixels by likeness,
+and a last digit that is rounded the other way sends some to other groups.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
+import os
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -120,17 +125,25 @@ def memory_of(name: str, code: Path, side: str, size: tuple[int, int], threads: 
     return math.nan if taken.bytes is None else taken.bytes / (1 << 20)
 
 
-def times_of(theirs: nn.Module, ours: nn.Module, low: Tensor, rounds: int) -> tuple[list[list[float]], float]:
-    """Return the seconds of each in each round, and how far their outputs differ."""
+def times_of(networks: list[nn.Module], low: Tensor, rounds: int) -> list[list[float]]:
+    """Return the seconds of each network in each round."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds: list[list[float]] = [[] for _ in networks]
     with torch.inference_mode():
-        difference = (theirs(low) - ours(low)).abs().max().item()
-        seconds: list[list[float]] = [[], []]
-        for _ in range(rounds):
-            for network, taken in zip((theirs, ours), seconds, strict=True):
-                started = time.perf_counter()
+        for round_ in range(rounds + 1):
+            for network, taken in zip(networks, seconds, strict=True):
+                started = clock()
                 network(low)
-                taken.append(time.perf_counter() - started)
-    return seconds, difference
+                if round_:  # the first round warms up
+                    taken.append(clock() - started)
+    return seconds
+
+
+def difference_of(networks: list[nn.Module], low: Tensor) -> float:
+    """Return how far the outputs of two networks differ at most, in double precision."""
+    with torch.inference_mode():
+        theirs, ours = (copy.deepcopy(network).double()(low.double()) for network in networks)
+    return (theirs - ours).abs().max().item()
 
 
 def main() -> None:
@@ -145,6 +158,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     width, height = map(int, options.size.split("x"))
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(
+        1 << 16
+    )  # glibc's, for the processes that memory is measured in
     table = Table(
         title=f"{options.size} input, {options.threads} threads, torch {torch.__version__}",
         title_justify="left",
@@ -162,7 +178,8 @@ def main() -> None:
                 size = (height, width)
                 taken.append(alone.submit(memory_of, name, code, side, size, options.threads).result())
         networks = [built(name, code, side) for side in SIDES]
-        (theirs, ours), difference = times_of(*networks, picture(height, width), options.rounds)
+        difference = difference_of(networks, picture(height // 2, width // 2))
+        theirs, ours = times_of(networks, picture(height, width), options.rounds)
         times = statistics.median(there / here for there, here in zip(theirs, ours, strict=True))
         table.add_row(
             name, f"{min(theirs):.2f}", f"{min(ours):.2f}", f"{times:.2f}",

@@ -1,9 +1,9 @@
 """Linear layers over the channels of each pixel, in half the time on many CPUs.
 
-PyTorch has two libraries to multiply single-precision matrices on x86. Its linear layers, and 1×1 convolutions
+PyTorch has two libraries to multiply single-precision matrices on x86. Linear layers, and 1×1 convolutions
 of few pictures by a single thread, go to MKL, which leaves the widest vectors of processors that are not
-Intel's unused; other convolutions go to oneDNN, which uses them. So pixels are handed over as the pixels of
-many small pictures to convolve. In channels-last memory that moves no number.
+Intel's unused; other convolutions go to oneDNN, which uses them (`benchmarks/transformers.py`). So pixels are
+handed over as those of many small pictures to convolve. In channels-last memory that moves no number.
 
 Shapes: B batch, C D channels before and after, H W size in pixels, P any number of pixels.
 """
@@ -42,7 +42,7 @@ def pixelwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _by_convolution(x: Tensor) -> bool:
     # Programs for other runtimes are to have plain layers, and compilers choose for themselves.
-    written_out = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    written_out = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     return _TWO_LIBRARIES and not written_out and x.device.type == "cpu" and x.dtype == torch.float32
 
 

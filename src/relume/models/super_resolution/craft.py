@@ -43,6 +43,7 @@ from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
 from relume.nn.padding import cut
+from relume.nn.pieces import by_pixels, by_rows
 from relume.nn.pixelwise import PixelConv2d
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import FeedForward as GatedFeedForward
@@ -132,8 +133,7 @@ class RectangleBlock(nn.Module):
     def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
         x = x + self.attention(self.attention_norm(x), pair, like)
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(x))
-        return x + fed
+        return by_pixels(lambda some: some + self.feed_forward(self.feed_forward_norm(some)), x)
 
 
 class HighFrequencyBlock(nn.Module):
@@ -184,8 +184,7 @@ class FusionBlock(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         x = low + self.attention(high, self.norm(low))
-        fed: Tensor = self.feed_forward(self.channel_norm(x))
-        return x + fed
+        return by_rows(lambda some: some + self.feed_forward(self.channel_norm(some)), x, halo=1)
 
 
 class CrossRefinementBlock(nn.Module):
@@ -247,7 +246,8 @@ class CRAFT(Network):
     def forward(self, x: Tensor) -> Tensor:
         low, scale = x, self.config.scale
         x = (filled_to_windows(low, max(self.config.sides)) - self.mean) * self.config.image_range
-        shallow = self.shallow(x)  # B N H W
+        # Pixels are rows of channels, which is how channels-last memory has them.
+        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
         deep = self.fuse(self._trunk(shallow)) + shallow
         output = F.pixel_shuffle(self.reconstruct(deep), scale)
         return cut(output / self.config.image_range + self.mean, low, scale=scale)
