@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relume.nn.swin import Windows, attend, linear
+from relume.nn.swin import Windows, attend, bias_at, linear
 
 
 class OverlappingAttention(nn.Module):
@@ -42,12 +42,15 @@ class OverlappingAttention(nn.Module):
             own: the windows that look.
             wider: what they look at, in the same order, with zeros outside the picture.
         """
-        width = x.shape[-1]
-        q, kv = self.qkv(x).split((width, 2 * width), -1)
-        q = own.cut(q).unflatten(-1, (self.heads, -1)).transpose(2, 3)  # B n h N d
-        k, v = wider.cut(kv).unflatten(-1, (2, self.heads, -1)).movedim(-2, 2).unbind(4)  # B n h M d
-        mixed = attend(q, k, v, bias=self.bias_table[self.places].movedim(-1, 0))
-        projected: Tensor = self.project(own.joined(mixed.transpose(2, 3).flatten(3)))
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # B P 3 h d
+        bias = bias_at(self.places, self.bias_table)
+
+        def mixed(some: Windows, around: Windows) -> Tensor:
+            q = some.cut(qkv, slice(1))[:, :, :, 0].transpose(2, 3)  # B n h N d
+            k, v = around.cut(qkv, slice(1, 3)).movedim(4, 2).unbind(4)  # B n h M d
+            return attend(q, k, v, bias=bias).transpose(2, 3).flatten(3)
+
+        projected: Tensor = self.project(own.over(qkv, mixed, wider))
         return projected
 
 

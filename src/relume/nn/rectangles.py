@@ -14,7 +14,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from relume.nn.swin import Windows, attend, linear, pictured, pixels_of, relative_places, windows_of
+from relume.nn.pieces import by_rows
+from relume.nn.swin import (
+    Windows,
+    attend,
+    bias_at,
+    linear,
+    pictured,
+    pixels_of,
+    relative_places,
+    windows_of,
+)  # fmt: skip
 
 Pair = tuple[Windows, Windows]
 """Lying and standing windows of one picture."""
@@ -81,7 +91,7 @@ class PlaceBias(nn.Module):
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = layer(torch.relu(norm(x)))
         table: Tensor = x
-        return table[self.places].movedim(-1, 0)
+        return bias_at(self.places, table)
 
 
 class RectangleAttention(nn.Module):
@@ -108,17 +118,24 @@ class RectangleAttention(nn.Module):
     def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
         """Map pixels `B P C` of a picture of the size of `like` to the same."""
         qkv = self.qkv(x)
-        near = pixels_of(self.near(pictured(qkv.chunk(3, -1)[2], like)))
-        halves = qkv.unflatten(-1, (3, 2, -1)).unbind(3)  # B P 3 C/2
-        mixed = [self._within(*each) for each in zip(halves, pair, self.places, strict=True)]
-        projected: Tensor = self.project(torch.cat(mixed, -1) + near)
-        return projected
+        halves = qkv.unflatten(-1, (6, self.heads, -1))  # B P 6 h d: queries of each half, keys, values
+        mixed = torch.cat([self._half(which, halves, pair[which]) for which in range(2)], -1)
+        values = pictured(qkv.chunk(3, -1)[2], like)
+        return pixels_of(by_rows(self._joined, pictured(mixed, like), values, halo=1))
 
-    def _within(self, qkv: Tensor, windows: Windows, bias: nn.Module) -> Tensor:
-        parts = windows.cut(qkv).unflatten(-1, (self.heads, -1))  # B n N 3 h d
-        q, k, v = parts.movedim(2, 4).unbind(2)  # B n h N d
-        mixed = attend(q, k, v, bias=bias(), windows=windows)
-        return windows.joined(mixed.transpose(2, 3).flatten(3))
+    def _joined(self, mixed: Tensor, values: Tensor) -> Tensor:
+        projected: Tensor = self.project(pixels_of(mixed + self.near(values)))
+        return pictured(projected, mixed)
+
+    def _half(self, which: int, halves: Tensor, windows: Windows) -> Tensor:
+        bias = self.places[which]()
+
+        def mixed(some: Windows) -> Tensor:
+            parts = some.cut(halves, slice(which, None, 2))  # B n N 3 h d
+            q, k, v = parts.movedim(2, 4).unbind(2)  # B n h N d
+            return attend(q, k, v, bias=bias, windows=some).transpose(2, 3).flatten(3)
+
+        return windows.over(halves, mixed)
 
 
 OFFICIAL_NAMES = (

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.nn.norms import LayerNorm2d
+from relume.nn.pixelwise import PixelConv2d
 
 Norm = Literal["with-bias", "bias-free"]
 Similarity = Literal["softmax", "relu"]
@@ -47,9 +48,9 @@ class Attention(nn.Module):
         super().__init__()
         self.similarity = similarity
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.expand = nn.Conv2d(width, 3 * width, 1, bias=bias)
+        self.expand = PixelConv2d(width, 3 * width, bias=bias)
         self.spread = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=bias)
-        self.project = nn.Conv2d(width, width, 1, bias=bias)
+        self.project = PixelConv2d(width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         mixed: Tensor = self.project(self.mixed(self.spread(self.expand(x))))
@@ -89,9 +90,9 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, *, ratio: float, bias: bool = False) -> None:
         super().__init__()
         hidden = 2 * int(width * ratio)
-        self.expand = nn.Conv2d(width, hidden, 1, bias=bias)
+        self.expand = PixelConv2d(width, hidden, bias=bias)
         self.spread = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=bias)
-        self.project = nn.Conv2d(hidden // 2, width, 1, bias=bias)
+        self.project = PixelConv2d(hidden // 2, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.spread(self.expand(x)).chunk(2, 1)

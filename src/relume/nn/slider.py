@@ -25,6 +25,7 @@ from relume.core.contract import Contract
 from relume.core.errors import ConfigError, RelumeError
 from relume.nn.depthwise import LargeDepthwiseConv2d
 from relume.nn.network import Network, Reparameterisable
+from relume.nn.pixelwise import PixelConv2d, PixelLinear
 from relume.nn.tunable import (
     Dial,
     TunableConv2d,
@@ -193,11 +194,11 @@ def _empty(kind: type[Network]) -> TunableNetwork:
 
 def _tunable(layer: nn.Module) -> TunableModule | None:
     # Classes derived from these may compute something else.
-    if type(layer) in (nn.Conv2d, LargeDepthwiseConv2d):
+    if type(layer) in (nn.Conv2d, LargeDepthwiseConv2d, PixelConv2d):
         return TunableConv2d(cast(nn.Conv2d, layer))
     if type(layer) is nn.ConvTranspose2d:
         return TunableConvTranspose2d(layer)
-    return TunableLinear(layer) if type(layer) is nn.Linear else None
+    return TunableLinear(cast(nn.Linear, layer)) if type(layer) in (nn.Linear, PixelLinear) else None
 
 
 def _found(root: nn.Module, kind: type[Any]) -> list[tuple[nn.Module, str, Any]]:

@@ -11,6 +11,7 @@ M of the one that it looks at, n windows, h heads, d = C / h.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.nn.padding import mirrored_to_multiple
+from relume.nn.pieces import PIXELS, by_pixels, in_pieces_pays
+from relume.nn.pixelwise import PixelLinear
 
 Closing = nn.Conv2d | nn.Sequential | nn.Identity
 
@@ -44,15 +47,71 @@ class Windows(NamedTuple):
     mask: Tensor | None
     counts: tuple[int, ...] | None
 
-    def cut(self, x: Tensor) -> Tensor:
-        """Bring pixels, `B P …`, into windows, `B n N …`."""
+    def cut(self, x: Tensor, parts: slice | None = None) -> Tensor:
+        """Bring pixels into windows.
+
+        Args:
+            x: `B P …`.
+            parts: which of x, `B P m …`, are wanted; None: x has no parts.
+
+        Returns:
+            `B n N …`.
+        """
+        if torch.compiler.is_exporting():
+            x = x if parts is None else x[:, :, parts]
+            if self.zeros:
+                x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+            return x.index_select(1, self.order).unflatten(1, (-1, self.size))
+        pixels = x.shape[1]
+        order = self.order.clamp(max=pixels - 1) if self.zeros else self.order
+        if parts is None:
+            rows = x.index_select(1, order)
+        else:  # other parts are not even copied
+            chosen = torch.arange(x.shape[2], device=x.device)[parts]
+            rows = x.flatten(1, 2).index_select(1, (order[:, None] * x.shape[2] + chosen).flatten())
+            rows = rows.unflatten(1, (-1, len(chosen)))
         if self.zeros:
-            x = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
-        return x.index_select(1, self.order).unflatten(1, (-1, self.size))
+            rows = rows.index_fill(1, (self.order == pixels).nonzero().flatten(), 0)
+        return rows.unflatten(1, (-1, self.size))
 
     def joined(self, windows: Tensor) -> Tensor:
         """Bring windows, `B n N C`, back to pixels, `B P C`."""
         return windows.flatten(1, 2).index_select(1, self.back)
+
+    def over(self, x: Tensor, function: Callable[..., Tensor], *beside: Windows) -> Tensor:
+        """Return what a function makes of all windows, as pixels; it is given few at a time where that pays.
+
+        Args:
+            x: pixels `B P …`, which tell how many there are, and where.
+            function: takes windows, and those beside them, and returns what it makes of them, `B n N C`.
+            beside: as many other windows, each with one of these.
+
+        Returns:
+            `B P C`.
+        """
+        if not in_pieces_pays(x):
+            return self.joined(function(self, *beside))
+        output: Tensor | None = None
+        many = max(1, PIXELS // self.size)
+        for some in zip(self._few(many), *(other._few(many) for other in beside), strict=True):
+            mapped = function(*some).flatten(1, 2)
+            if output is None:
+                # One row more takes what there is of pixels outside.
+                output = mapped.new_empty(len(x), x.shape[1] + self.zeros, mapped.shape[2])
+            output.index_copy_(1, some[0].order, mapped)
+        assert output is not None
+        return output[:, : x.shape[1]]
+
+    def _few(self, many: int) -> Iterator[Windows]:
+        """Give the windows in their order, at most so many at a time, all with one mask, or none."""
+        start = 0
+        for kind, count in enumerate(self.counts or (len(self.order) // self.size,)):
+            mask = None if self.mask is None else self.mask[kind : kind + 1]
+            for done in range(0, count, many):
+                number = min(many, count - done)
+                order = self.order[start : start + number * self.size]
+                start += number * self.size
+                yield self._replace(order=order, mask=mask, counts=None if mask is None else (number,))
 
 
 def windows_of(
@@ -181,9 +240,8 @@ def attend(
     if mask is None or counts is None:
         return _fused(query, key, value, bias, scale)
     parts = zip(*(part.split(counts, 1) for part in (query, key, value)), mask, strict=True)
-    return torch.cat(
-        [_fused(q, k, v, m if bias is None else bias + m, scale) for q, k, v, m in parts if q.shape[1]], 1
-    )
+    mixed = [_fused(q, k, v, m if bias is None else bias + m, scale) for q, k, v, m in parts if q.shape[1]]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
@@ -195,6 +253,11 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale
     added = None if bias is None else bias[None].expand(1, query.shape[2], -1, -1)
     mixed = F.scaled_dot_product_attention(flat_query, flat_key, flat_value, attn_mask=added, scale=scale)
     return mixed.unflatten(0, query.shape[:2])
+
+
+def bias_at(places: Tensor, table: Tensor) -> Tensor:
+    """Return the bias of relative places `N M` from a table `places h`, `h N M`."""
+    return table.T.contiguous().index_select(1, places.flatten()).unflatten(1, places.shape)
 
 
 class WindowAttention(nn.Module):
@@ -221,15 +284,15 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, windows: Windows | None = None) -> Tensor:
         """Map windows `B n N C` to the same, with the mask that they have."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).movedim(-2, 2).unbind(4)  # B n h N d
-        bias = None if self.bias_table is None else self.bias_table[self.places].movedim(-1, 0)
+        bias = None if self.bias_table is None else bias_at(self.places, self.bias_table)
         mixed = attend(q, k, v, bias=bias, windows=windows)
         projected: Tensor = self.project(mixed.transpose(2, 3).flatten(3))
         return projected
 
 
-def linear(width: int, to: int) -> nn.Linear:
+def linear(width: int, to: int) -> PixelLinear:
     """Return a linear layer that starts as these networks' do."""
-    layer = nn.Linear(width, to)
+    layer = PixelLinear(width, to)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer
@@ -281,10 +344,9 @@ class SwinLayer(nn.Module):
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """Map pixels `B P C` to the same."""
-        cut = windows.cut(self.attention_norm(x))
-        x = x + windows.joined(self.attention(cut, windows))
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(x))
-        return x + fed
+        normed = self.attention_norm(x)
+        x = x + windows.over(normed, lambda some: self.attention(some.cut(normed), some))
+        return by_pixels(lambda some: some + self.feed_forward(self.feed_forward_norm(some)), x)
 
 
 def closing(width: int, kind: str) -> Closing:
@@ -308,12 +370,13 @@ def closing(width: int, kind: str) -> Closing:
 
 def pixels_of(picture: Tensor) -> Tensor:
     """Return the pixels of `B C H W`, `B P C`."""
-    return picture.flatten(2).transpose(1, 2)
+    return picture.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def pictured(pixels: Tensor, like: Tensor) -> Tensor:
     """Return pixels `B P C` as a picture `B C H W` of the height and width of another."""
-    return pixels.transpose(1, 2).unflatten(2, like.shape[2:])
+    # In this order a batch of one gets the strides by which channels-last memory is known.
+    return pixels.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
 
 
 OFFICIAL_NAMES = (

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from relume.nn.pixelwise import pixelwise
+
 
 def projected(x: Tensor, query: nn.Linear, key: nn.Linear, value: nn.Linear, *, heads: int) -> Tensor:
     """Return queries, keys and values of tokens, `… A 3 D`, in one product.
@@ -35,7 +37,7 @@ def projected(x: Tensor, query: nn.Linear, key: nn.Linear, value: nn.Linear, *, 
         for layer, length in zip((query, key, value), lengths, strict=True)
     ]
     rows = torch.stack(weights, 1)  # A 3 D C
-    return F.linear(x, rows.flatten(0, 2)).unflatten(-1, rows.shape[:3])
+    return pixelwise(x, rows.flatten(0, 2)).unflatten(-1, rows.shape[:3])
 
 
 def sorted_by_centre(tokens: Tensor, centres: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from relume.nn.pieces import by_rows
 
 
 class SubPixels(nn.Module):
@@ -33,6 +36,10 @@ class SubPixels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.narrow(x))
+        halo = reach_through_steps(1, factors=self.factors, each=1)
+        return by_rows(self._enlarged, x, halo=halo, scale=math.prod(self.factors))
+
+    def _enlarged(self, x: Tensor) -> Tensor:
         for step, factor in zip(self.steps, self.factors, strict=True):
             x = F.pixel_shuffle(step(x), factor)
         output: Tensor = self.last(x)

@@ -301,11 +301,7 @@ def test_grid_is_what_the_places_of_cells_have_on_average():
     output, target = pictures(2, 3, 8, 12)
     away = (output - target).view(2, 3, 4, 2, 6, 2)  # rows of cells, in a cell, columns of cells, in a cell
     means = torch.stack(
-        [
-            away[:, :, top : top + 3, :, left : left + 3].mean((2, 4))
-            for top in range(2)
-            for left in range(4)
-        ]
+        [away[:, :, top : top + 3, :, left : left + 3].mean((2, 4)) for top in range(2) for left in range(4)]
     )
     wanted = (means - means.mean((-2, -1), keepdim=True)).abs().mean()
     assert torch.allclose(grid(output, target, period=2, window=3), wanted)

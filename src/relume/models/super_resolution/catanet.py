@@ -37,6 +37,7 @@ from relume.core.config import Config
 from relume.core.contract import Contract
 from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.network import Network
+from relume.nn.pixelwise import PixelLinear, pixelwise
 from relume.nn.token_groups import grouped_attention, means_of_runs, moved, projected, sorted_by_centre
 
 _SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -122,10 +123,10 @@ class Projections(nn.Module):
         super().__init__()
         width = config.width
         self.heads, self.scale = config.heads, (config.query_width // config.heads) ** -0.5
-        self.query = nn.Linear(width, config.query_width, bias=False)
-        self.key = nn.Linear(width, config.query_width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.project = nn.Linear(width, width, bias=False)
+        self.query = PixelLinear(width, config.query_width, bias=False)
+        self.key = PixelLinear(width, config.query_width, bias=False)
+        self.value = PixelLinear(width, width, bias=False)
+        self.project = PixelLinear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `… N` to queries, keys and values, `… A 3 D`."""
@@ -138,9 +139,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: CATANetConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
-        self.expand = nn.Linear(config.width, config.hidden)
+        self.expand = PixelLinear(config.width, config.hidden)
         self.spread = nn.Conv2d(config.hidden, config.hidden, 5, padding=2, groups=config.hidden)
-        self.contract = nn.Linear(config.hidden, config.width)
+        self.contract = PixelLinear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.expand(self.norm(x)))
@@ -181,7 +182,7 @@ class TokenAggregation(nn.Module):
             size=self.size, scale=self.attention.scale,
         )  # fmt: skip
         mixed = self.attention.project(mixed.flatten(2)).unflatten(1, x.shape[1:3])
-        x = x + F.linear(mixed, self.close.weight.flatten(1))
+        x = x + pixelwise(mixed, self.close.weight.flatten(1))
         return x + self.feed_forward(x)
 
     def _centres(self, tokens: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
 from relume.nn.padding import cut
+from relume.nn.pieces import by_pixels, by_rows
+from relume.nn.pixelwise import PixelConv2d
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import FeedForward as GatedFeedForward
 from relume.nn.restormer import attend_channels, ratio_of
@@ -134,8 +136,7 @@ class RectangleBlock(nn.Module):
     def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
         x = x + self.attention(self.attention_norm(x), pair, like)
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(x))
-        return x + fed
+        return by_pixels(lambda some: some + self.feed_forward(self.feed_forward_norm(some)), x)
 
 
 class HighFrequencyBlock(nn.Module):
@@ -144,8 +145,8 @@ class HighFrequencyBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.local = nn.Conv2d(width // 2, width // 2, 3, padding=1)
-        self.sharp = nn.Conv2d(width // 2, width // 2, 1)
-        self.fuse = nn.Conv2d(width, width, 1)
+        self.sharp = PixelConv2d(width // 2, width // 2)
+        self.fuse = PixelConv2d(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, 1)
@@ -161,11 +162,11 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.ask = nn.Conv2d(width, width, 1, bias=False)
+        self.ask = PixelConv2d(width, width, bias=False)
         self.spread_ask = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.answer = nn.Conv2d(width, 2 * width, 1, bias=False)
+        self.answer = PixelConv2d(width, 2 * width, bias=False)
         self.spread_answer = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width, bias=False)
-        self.project = nn.Conv2d(width, width, 1, bias=False)
+        self.project = PixelConv2d(width, width, bias=False)
 
     def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
         query = self.spread_ask(self.ask(asking))
@@ -186,8 +187,7 @@ class FusionBlock(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         x = low + self.attention(high, self.norm(low))
-        fed: Tensor = self.feed_forward(self.channel_norm(x))
-        return x + fed
+        return by_rows(lambda some: some + self.feed_forward(self.channel_norm(some)), x, halo=1)
 
 
 class CrossRefinementBlock(nn.Module):
@@ -249,7 +249,8 @@ class CRAFT(Network):
     def forward(self, x: Tensor) -> Tensor:
         low, scale = x, self.config.scale
         x = (filled_to_windows(low, max(self.config.sides)) - self.mean) * self.config.image_range
-        shallow = self.shallow(x)  # B N H W
+        # Pixels are rows of channels, which is how channels-last memory has them.
+        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
         deep = self.fuse(self._trunk(shallow)) + shallow
         output = F.pixel_shuffle(self.reconstruct(deep), scale)
         return cut(output / self.config.image_range + self.mean, low, scale=scale)

@@ -41,6 +41,7 @@ from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.overlapping import OverlappingAttention
 from relume.nn.padding import cut
+from relume.nn.pieces import by_pixels
 from relume.nn.restormer import ratio_of
 from relume.nn.swin import (
     OFFICIAL_NAMES,
@@ -173,8 +174,11 @@ class HybridBlock(nn.Module):
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
         normed = self.attention_norm(x)
         channels = pixels_of(self.channel_branch(pictured(normed, like)))
-        attended = windows.joined(self.attention(windows.cut(normed), windows))
-        x = x + attended + self.channel_weight * channels
+        attended = windows.over(normed, lambda some: self.attention(some.cut(normed), some))
+        return by_pixels(self._fed, x, attended, channels)
+
+    def _fed(self, x: Tensor, attended: Tensor, channels: Tensor) -> Tensor:
+        x = torch.add(x + attended, channels, alpha=self.channel_weight)
         fed: Tensor = self.feed_forward(self.feed_forward_norm(x))
         return x + fed
 
@@ -192,8 +196,7 @@ class OverlappingBlock(nn.Module):
     def forward(self, x: Tensor, own: Windows, wider: Windows) -> Tensor:
         """Map pixels `B P N` to the same."""
         x = x + self.attention(self.attention_norm(x), own, wider)
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(x))
-        return x + fed
+        return by_pixels(lambda some: some + self.feed_forward(self.feed_forward_norm(some)), x)
 
 
 class HybridGroup(nn.Module):
@@ -243,7 +246,8 @@ class HAT(Network):
     def forward(self, x: Tensor) -> Tensor:
         low = x
         x = (filled_to_windows(low, self.config.window) - self.mean) * self.config.image_range
-        shallow = self.shallow(x)  # B N H W
+        # Pixels are rows of channels, which is how channels-last memory has them.
+        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
         output = self.reconstruct(self.fuse(self._trunk(shallow)) + shallow)
         return cut(output / self.config.image_range + self.mean, low, scale=self.config.scale)
 

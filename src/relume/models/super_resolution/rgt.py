@@ -40,6 +40,7 @@ from relume.core.variants import Official, Variant, depths_of, renamed_state
 from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.padding import cut, mirrored_from_small
+from relume.nn.pieces import by_rows
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import ratio_of
 from relume.nn.swin import attend, closing, linear, pictured, pixels_of
@@ -187,6 +188,17 @@ class RecursiveAttention(nn.Module):
         return projected
 
 
+def _fed(block: LocalBlock | RecursiveBlock, x: Tensor, attended: Tensor, like: Tensor) -> Tensor:
+    """Return what follows attention in a block, which is given x, pixels `B P N` both."""
+
+    def fed(x: Tensor, attended: Tensor) -> Tensor:
+        pixels = pixels_of(attended)
+        added = block.feed_forward(block.feed_forward_norm(pixels), x)
+        return pictured(torch.addcmul(pixels + added, pixels_of(x), block.again), x)
+
+    return pixels_of(by_rows(fed, pictured(x, like), pictured(attended, like), halo=1))
+
+
 class LocalBlock(nn.Module):
     """Attention in rectangles, then a gated feed-forward network; the input comes in once more at the end."""
 
@@ -201,8 +213,7 @@ class LocalBlock(nn.Module):
     def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
         attended = x + self.attention(self.attention_norm(x), pair, like)
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(attended), like)
-        return attended + fed + x * self.again
+        return _fed(self, x, attended, like)
 
 
 class RecursiveBlock(nn.Module):
@@ -219,8 +230,7 @@ class RecursiveBlock(nn.Module):
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
         attended = x + self.attention(self.attention_norm(x), like)
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(attended), like)
-        return attended + fed + x * self.again
+        return _fed(self, x, attended, like)
 
 
 class ResidualGroup(nn.Module):
@@ -278,7 +288,8 @@ class RGT(Network):
         low = x
         # To twice the least, so that the recursion leaves more than a single pixel to look at.
         x = (mirrored_from_small(low, _LEAST, to=2 * _LEAST) - self.mean) * self.config.image_range
-        shallow = self.shallow(x)  # B N H W
+        # Pixels are rows of channels, which is how channels-last memory has them.
+        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
         output = self.reconstruct(self.fuse(self._trunk(shallow)) + shallow)
         return cut(output / self.config.image_range + self.mean, low, scale=self.config.scale)
 
