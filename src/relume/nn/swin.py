@@ -71,7 +71,8 @@ class Windows(NamedTuple):
             rows = x.flatten(1, 2).index_select(1, (order[:, None] * x.shape[2] + chosen).flatten())
             rows = rows.unflatten(1, (-1, len(chosen)))
         if self.zeros:
-            rows = rows.index_fill(1, (self.order == pixels).nonzero().flatten(), 0)
+            outside = (self.order == pixels).view(-1, *(1,) * (rows.ndim - 2))
+            rows = rows.masked_fill(outside, 0)
         return rows.unflatten(1, (-1, self.size))
 
     def joined(self, windows: Tensor) -> Tensor:
