@@ -1,4 +1,4 @@
-"""Random patches from folders of photos, each a pure function of (seed, index).
+"""Random patches from folders of photos or cubes, each a pure function of (seed, index).
 
 Nothing is drawn from a stream of random numbers, so a training that is killed
 and resumed at any step sees the very patches that it would have seen, with any
@@ -12,16 +12,18 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from relume.core.config import Config
 from relume.core.errors import DataError
-from relume.core.pictures import SUFFIXES, pictures_in, read, read_size
+from relume.core.pictures import CUBES, SUFFIXES, pictures_in, read, read_size
+from relume.nn.colour import gray_levels_of
 
 
 class PatchesConfig(Config):
@@ -34,6 +36,8 @@ class PatchesConfig(Config):
         workers: loader processes; 0 loads in the training process, best on few cores.
         ahead: batches that each worker prepares ahead.
         memory_gib: decoded photos kept in memory by each process, GiB.
+        held_out: share of each photo's rows, the lowest, from which no patch comes; validated on where no
+            set is named.
     """
 
     folders: tuple[Path, ...] = ()
@@ -42,6 +46,7 @@ class PatchesConfig(Config):
     workers: NonNegativeInt = 0
     ahead: PositiveInt = 2
     memory_gib: PositiveFloat = 4.0
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,13 @@ class PhotoList:
     digest: str
 
     @classmethod
-    def find(cls, folders: tuple[Path, ...]) -> PhotoList:
-        """List the photos of the folders.
+    def find(cls, folders: tuple[Path, ...], *, cubes: bool = False) -> PhotoList:
+        """List the photos of the folders, or the cubes.
 
         Raises:
             DataError: no folder is given, one is missing, or one holds no picture.
         """
+        endings = CUBES if cubes else SUFFIXES
         if not folders:
             raise DataError("no training photos given; name a folder of photos with --data")
         paths: list[Path] = []
@@ -70,39 +76,53 @@ class PhotoList:
         for folder in folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is not a folder; --data takes folders of photos")
-            found = pictures_in(folder, deep=True)
+            found = pictures_in(folder, deep=True, endings=endings)
             if not found:
-                raise DataError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
+                what = "cube" if cubes else "picture"
+                raise DataError(f"{folder} holds no {what} ({', '.join(sorted(endings))})")
             for path in found:
                 digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
             paths += found
         return cls(tuple(paths), digest.hexdigest())
 
-    def refuse_smaller(self, side: int) -> None:
+    def refuse_smaller(self, side: int, *, held_out: float = 0.0) -> None:
         """Look at every photo's header, so that a training does not fail at its thousandth step.
 
+        Args:
+            side: of the patches.
+            held_out: share of the rows that is not to be had.
+
         Raises:
-            PictureError: a file is no picture.
+            RelumeError: a file is no picture.
             DataError: a photo is smaller than `side` pixels.
         """
         for path in self.paths:
-            height, width = read_size(path)
-            if min(height, width) < side:
+            height, width = read_size(path, cubes=True)
+            if min(taught_rows(height, held_out), width) < side:
+                without = f" without the {held_out:.0%} held out" if held_out else ""
                 raise DataError(
-                    f"{path} is {width}x{height}, too small for a patch of {side}x{side}; "
+                    f"{path} is {width}x{height}, too small for a patch of {side}x{side}{without}; "
                     f"take it out or choose a smaller data.patch"
                 )
+
+
+def taught_rows(height: int, held_out: float) -> int:
+    """Return how many of a photo's rows patches come from, from the top; the rest is held out."""
+    return height - round(height * held_out)
 
 
 class Patches(Dataset[Tensor]):
     """High-resolution patches `C×(p+2m)s×(p+2m)s` as uint8; m is a margin that degradations may spoil.
 
+    Those of cubes are float32 instead, as the file has them over its largest value.
+
     Args:
         photos: where patches come from; each photo is as likely as any other.
-        config: patch size and memory.
+        config: patch size, memory and what is held out.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
-        channels: 3 gives gray photos as RGB, 1 is refused for colour photos, more for all photos.
+        channels: 3 gives gray photos as RGB, 1 colour photos as gray (MATLAB's `rgb2gray`, in 8 bits); any
+            other number takes cubes of so many bands.
         seed: of every choice.
 
     Raises:
@@ -115,8 +135,9 @@ class Patches(Dataset[Tensor]):
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
-        photos.refuse_smaller(self.side)
+        photos.refuse_smaller(self.side, held_out=config.held_out)
         self.channels = channels
+        self._held_out = config.held_out
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)
         self._decoded: OrderedDict[Path, Tensor] = OrderedDict()
@@ -132,22 +153,30 @@ class Patches(Dataset[Tensor]):
         return (patch.flip(2) if mirrored else patch).contiguous()
 
     def _photo(self, path: Path) -> Tensor:
-        """Return the decoded photo, uint8 C×H×W, from memory where it is still there."""
+        """Return what there is to take of the decoded photo, C×H×W, from memory where it is still there."""
         if path in self._decoded:
             self._decoded.move_to_end(path)
             return self._decoded[path]
-        pixels = read(path).pixels.mul(255).round_().to(torch.uint8)
-        if pixels.shape[0] > self.channels:
-            raise DataError(f"{path} is a colour photo, but the model takes {self.channels} channel")
-        if pixels.shape[0] not in (1, self.channels) or self.channels > 3:
-            raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
-        pixels = pixels.expand(self.channels, -1, -1)
-        self._decoded[path] = pixels
-        self._held += pixels.numel()
+        photo = read(path, cubes=True)
+        taken = photo.pixels[:, : taught_rows(photo.height, self._held_out)]
+        if photo.cube is None:
+            if self.channels not in (1, 3):
+                raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
+            taken = taken.mul(255).round_().to(torch.uint8)
+            if self.channels == 1 and photo.channels == 3:
+                taken = gray_levels_of(taken)
+            taken = taken.expand(self.channels, -1, -1)
+        elif photo.channels != self.channels:
+            raise DataError(
+                f"{path} is a cube of {photo.channels} bands, but the model takes {self.channels}; "
+                f"train one of as many (--set network.bands={photo.channels})"
+            )
+        self._decoded[path] = taken
+        self._held += taken.nbytes
         while self._held > self._budget and len(self._decoded) > 1:
             _, oldest = self._decoded.popitem(last=False)
-            self._held -= oldest.numel()
-        return pixels
+            self._held -= oldest.nbytes
+        return taken
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 "gpu" takes the batch, the patch and the distance of the authors' options
 (https://github.com/JingyunLiang/SwinIR), and 2e-4 for Adam. There x3 and x4
 start from the trunk of x2, which comes without weights here: name yours with `--start`.
+Gray variants are taught by what MATLAB's `rgb2gray` makes of colour photos; what
+restores is validated on the set that is named, damaged in the recipe's way.
 "cpu" is for trying out, on the light variants: a step takes about a second on one core.
 """
 
@@ -74,6 +76,6 @@ def recipe(variant: str, budget: str = "cpu") -> SwinIRRecipe:
         network=network,
         degradation=_DAMAGES.get(variant, BicubicConfig()),
         objective=PixelConfig(name="charbonnier" if restores else "l1"),
-        validation=ValidationConfig(protocol="sr-rgb" if restores else "sr-y"),
+        validation=ValidationConfig(protocol="sr-rgb" if restores else "sr-y", damaged=restores),
         **BUDGETS[budget],
     )

@@ -17,6 +17,7 @@ from relume.core.files import reason
 from relume.core.pictures.contents import read_at
 from relume.data.patches import PatchesConfig
 from relume.data.preparation.records import INDEX, PIECES, read_index
+from relume.nn.colour import gray_levels_of
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,11 @@ class PiecePatches(Dataset[Tensor]):
         config: p, the side of the low-resolution patch; the rest concerns photos.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that are cut off after degrading.
-        channels: 3 gives gray pieces as RGB, 1 is refused for colour.
+        channels: 3 gives gray pieces as RGB, 1 colour as gray, as `patches.Patches` does.
         seed: of every choice.
 
     Raises:
-        DataError: pieces are too small for a patch, or of colour for a gray model.
+        DataError: pieces are too small for a patch, or a part of them is to be held out.
     """
 
     def __init__(
@@ -154,9 +155,11 @@ class PiecePatches(Dataset[Tensor]):
         self.pieces = pieces
         self.side = (config.patch + 2 * margin) * scale
         pieces.refuse_smaller(self.side)
-        colour = next((piece.path for piece in pieces.pieces if piece.channels > channels), None)
-        if colour is not None:
-            raise DataError(f"{colour} is of colour, but the model takes {channels} channel")
+        if config.held_out:
+            raise DataError(
+                "no part of prepared pieces can be held out, as they may overlap; "
+                "take the photos themselves, or --set data.held_out=0"
+            )
         self.channels = channels
         self.seed = seed
 
@@ -165,7 +168,10 @@ class PiecePatches(Dataset[Tensor]):
         number = int(random.integers(len(self.pieces)))
         piece = self.pieces.pieces[number]
         top, left = (int(random.integers(size - self.side + 1)) for size in (piece.height, piece.width))
-        patch = self.pieces.patch(number, top, left, self.side).expand(self.channels, -1, -1)
+        patch = self.pieces.patch(number, top, left, self.side)
+        if self.channels == 1 and patch.shape[0] == 3:
+            patch = gray_levels_of(patch)
+        patch = patch.expand(self.channels, -1, -1)
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
         patch = torch.rot90(patch, turns, (1, 2))
         return (patch.flip(2) if mirrored else patch).contiguous()
