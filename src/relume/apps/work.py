@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from relume.core.config import Config
 from relume.core.errors import ConfigError, RelumeError
 from relume.core.machine import free_memory, peak_memory, resident_memory
 from relume.core.pictures import (
+    CUBES,
+    SUFFIXES,
     StoredPicture,
     canvas_bytes,
     check_size,
@@ -165,6 +167,17 @@ def own_scale(model: str) -> int:
     return find_variant(model).scale
 
 
+def endings(model: str) -> Collection[str]:
+    """Return how the names of files end that a model takes when folders are searched.
+
+    Raises:
+        RelumeError: there is no such model.
+    """
+    from relume.apps.face import variant_named
+
+    return CUBES if zoo.load(variant_named(model))[0].contract.of_cubes else SUFFIXES
+
+
 def weights_digest(model: str) -> str:
     """Return what changes when the weights of a model do: of a family, those of all its scales.
 
@@ -288,12 +301,14 @@ class Upscaler:
     def weigh(self, job: Job) -> Load:
         """Return the memory that the picture takes as levels, by its header."""
         with _about(job):
-            height, width = read_size(job.source)
+            height, width = read_size(job.source, cubes=True)
             rows, columns = self.restorer.size(height, width, self._target)
-        deep = 16  # what the header does not tell of the depth is taken at its most
-        decoded = min(canvas_bytes(height, width, _MOST_BANDS, deep), self._for_pictures // _SOURCE_PART)
-        computed = min(canvas_bytes(rows, columns, _MOST_BANDS, deep), self._for_pictures // _OUTPUT_PART)
-        encoding = _beside(memory_to_write(job.target, rows, columns, _MOST_BANDS, deep))
+        # What the header does not tell of bands and depth is taken at its most.
+        contract = self.restorer.contract
+        bands, deep = (contract.channels, 32) if contract.of_cubes else (_MOST_BANDS, 16)
+        decoded = min(canvas_bytes(height, width, bands, deep), self._for_pictures // _SOURCE_PART)
+        computed = min(canvas_bytes(rows, columns, bands, deep), self._for_pictures // _OUTPUT_PART)
+        encoding = _beside(memory_to_write(job.target, rows, columns, bands, deep))
         return Load(decoded=decoded, computed=computed + encoding)
 
     def decode(self, job: Job) -> Decoded:
@@ -303,7 +318,7 @@ class Upscaler:
             format_of(job.target)
             picture = open_stored(
                 job.source, max_megapixels=self.settings.max_megapixels, folder=job.scratch,
-                memory=self._for_pictures // _SOURCE_PART,
+                memory=self._for_pictures // _SOURCE_PART, cubes=True,
             )  # fmt: skip
             try:
                 # The orientation is applied now, so the size is the true one.
@@ -356,8 +371,8 @@ class Upscaler:
         assert isinstance(result.picture, StoredPicture)
         with result.picture as picture, _about(job):
             lost = write(picture, hidden, overwrite=True, quality=self.settings.quality)
-            if self.settings.quality is not None and format_of(job.target) in ("png", "tiff"):
-                lost = (*lost, "PNG and TIFF lose nothing, so the quality asked for had no effect.")
+            if self.settings.quality is not None and format_of(job.target) in ("png", "tiff", "mat", "npy"):
+                lost = (*lost, "PNG, TIFF and cubes lose nothing, so the quality asked for had no effect.")
             size, pixels = picture.size, picture.height * picture.width
         return Outcome(
             pixels=pixels,

@@ -158,8 +158,8 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
             dataset,
             metric,
             _number(claimed["value"] if claimed else None, metric),
-            _number(measured[metric] if measured else None, metric),
-            _number(measured[f"bicubic_{metric}"] if measured else None, metric),
+            _number(measured.get(metric) if measured else None, metric),
+            _number(measured.get(f"bicubic_{metric}") if measured else None, metric),
             measured["protocol"] if measured else claimed["protocol"] if claimed else "",
         )
     out.print(table)
@@ -167,7 +167,10 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
 
 def _rows(claims: list[Mapping[str, Any]], measured: tuple[Mapping[str, Any], ...]) -> list[tuple[str, str]]:
     sets = list(dict.fromkeys([*(c["dataset"] for c in claims), *(m["set"] for m in measured)]))
-    return [(name, metric) for name in sets for metric in ("psnr", "ssim")]
+    kinds = dict.fromkeys(["psnr", "ssim", *(c["metric"] for c in claims)])
+    # Measured beside a name are other facts too, so a figure is what bicubic has likewise.
+    kinds |= dict.fromkeys(name for m in measured for name in m if f"bicubic_{name}" in m)
+    return [(name, metric) for name in sets for metric in kinds]
 
 
 def _trained(trained: Mapping[str, Any]) -> str:
@@ -183,7 +186,7 @@ def _trained(trained: Mapping[str, Any]) -> str:
 def _number(value: float | None, metric: str) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f} dB" if metric == "psnr" else f"{value:.4f}"
+    return {"psnr": f"{value:.2f} dB", "sam": f"{value:.2f}°"}.get(metric, f"{value:.4f}")
 
 
 def _figure(variant: CatalogueVariant, dataset: str) -> str:
