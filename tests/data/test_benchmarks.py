@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from relume.core.contract import Contract
 from relume.core.errors import DataError
 from relume.data.benchmarks import Damage, find_pairs
 from relume.data.degradations.bsrgan import BSRGANConfig
-from relume.nn.resize import imresize_uint8
+from relume.nn.resize import imresize, imresize_uint8
 
 
 def _save(path, height, width, *, gray=False, seed=0):
@@ -154,3 +155,51 @@ def test_a_set_can_be_called_otherwise_than_its_folder(shared):
     assert {pair.set_name for pair in pairs.files} == {"five"}
     with pytest.raises(DataError, match="cannot all be called 'five'"):
         find_pairs(shared / "data" / "sr", scale=4, name="five")
+
+
+def test_cubes_keep_their_floats_and_units(tmp_path):
+    torch.manual_seed(0)
+    values = torch.rand(13, 10, 5).numpy() * 700
+    np.save(tmp_path / "scene.npy", values)
+    _save(tmp_path / "photo.png", 8, 8)
+    (pair,) = find_pairs(tmp_path, scale=2, cubes=True)
+    high = torch.from_numpy(values / values.max()).permute(2, 0, 1)[:, :12]
+    assert pair.cube
+    assert torch.allclose(pair.high, high, atol=1e-6)
+    assert torch.allclose(pair.low, imresize(high, height=6, width=5), atol=1e-5)
+    bicubic = imresize(pair.low, height=12, width=10).clamp(0, 1)
+    assert torch.equal(pair.bicubic(), bicubic)
+    (single,) = find_pairs(tmp_path / "scene.npy", scale=2)
+    assert (single.set_name, single.name) == ("scene", "scene")
+    assert torch.equal(single.low, pair.low)
+    # A given low cube may have another largest value than the high one.
+    (tmp_path / "given/HR").mkdir(parents=True)
+    (tmp_path / "given/LR_bicubic/X2").mkdir(parents=True)
+    np.save(tmp_path / "given/HR/scene.npy", values)
+    np.save(tmp_path / "given/LR_bicubic/X2/scene.npy", values[:6, :5] * 0.5)
+    (given,) = find_pairs(tmp_path / "given", scale=2, cubes=True)
+    assert given.low_source == "given"
+    assert torch.allclose(given.low, high[:, :6, :5] * 0.5, atol=1e-6)
+
+
+def test_the_held_out_part_alone_is_seen_and_no_given_picture(tmp_path):
+    levels = _save(tmp_path / "HR/a.png", 21, 8)
+    _save(tmp_path / "LR_bicubic/X2/a.png", 10, 4, seed=1)
+    (pair,) = find_pairs(tmp_path, scale=2, held_out=0.5)
+    assert torch.equal(pair.high, levels[:, 11:] / 255)
+    assert torch.equal(pair.low, imresize_uint8(levels[:, 11:], height=5, width=4) / 255)
+
+
+def test_a_model_and_a_pair_must_be_of_one_kind(tmp_path):
+    np.save(tmp_path / "scene.npy", np.ones((4, 4, 5)))
+    _save(tmp_path / "photo.png", 8, 8)
+    cube, photo = find_pairs(tmp_path / "scene.npy", scale=2)[0], find_pairs(tmp_path, scale=2)[0]
+    contracts = {channels: Contract(scale=2, channels=channels, halo=None) for channels in (1, 3, 5, 7)}
+    assert cube.fitting(contracts[5]) is cube
+    assert photo.fitting(contracts[3]) is photo.fitting(contracts[1]) is photo
+    with pytest.raises(DataError, match=r"scene\.npy is a cube of 5 bands, but the model takes cubes of 7"):
+        cube.fitting(contracts[7])
+    with pytest.raises(DataError, match=r"scene\.npy is a cube of 5 bands, but the model takes pictures"):
+        cube.fitting(contracts[3])
+    with pytest.raises(DataError, match=r"photo\.png is a picture, but the model takes cubes of 7 bands"):
+        photo.fitting(contracts[7])

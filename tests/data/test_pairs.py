@@ -1,16 +1,18 @@
 """Training pairs: a pure function of seed and step, and exactly what the degradation says."""
 
+import numpy as np
 import pytest
 import torch
 
 from relume.core.errors import DataError, RelumeError
-from relume.core.pictures import Picture, write
+from relume.core.pictures import Picture, read, write
+from relume.data.benchmarks import find_pairs
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.degradations.one_of import OneOfConfig
 from relume.data.pairs import PairLoader
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 from relume.nn.colour import rgb_to_y
-from relume.nn.resize import imresize_uint8
+from relume.nn.resize import imresize, imresize_uint8
 
 
 @pytest.fixture
@@ -125,12 +127,99 @@ def test_luma_of_gray_photos_is_that_of_their_copies_in_colour(tmp_path):
     assert (luma["target"] * 255 - (gray["target"] * 219 + 16)).abs().max() <= 0.51
 
 
-def test_a_model_of_gray_refuses_photos_of_colour(folder):
+def test_a_model_of_gray_is_taught_by_gray_made_of_colour_before_it_is_damaged(folder):
     config = PatchesConfig(folders=(folder,), patch=8, batch=4)
     photos = PhotoList.find(config.folders)
     source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=1, seed=1)
-    with pytest.raises(DataError, match=r"\.png is a colour photo, but the model takes 1 channel"):
-        next(source.batches(0, 1))
+    (batch,) = source.batches(0, 1)
+    (colour,) = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=3, seed=1).batches(
+        0, 1
+    )
+    weights = torch.tensor([0.2989, 0.5870, 0.1140])[:, None, None]
+    gray = (colour["target"] * 255 * weights).sum(1, keepdim=True).round()
+    assert batch["target"].shape == (4, 1, 16, 16)
+    assert (batch["target"] * 255 - gray).abs().max() <= 1.01
+    assert (batch["target"] * 255 - gray).abs().mean() <= 0.01
+    patches = Patches(photos, config, scale=2, margin=2, channels=1, seed=1)
+    low = imresize_uint8(torch.stack([patches[index] for index in range(4)]), height=12, width=12)
+    assert torch.equal(batch["input"], low[..., 2:10, 2:10] / 255)
+
+
+def cubes(folder, *, held_out=0.0, rounded=False, patch=6, bands=5):
+    """Pairs of one cube of `bands`, whose rows tell where they are from."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    values = torch.rand(40, 30, bands).numpy()
+    values[..., 0] = np.arange(40)[:, None] / 40 + 1e-3
+    values[0, 0, 1] = 1
+    np.save(folder / "cube.npy", values * 1000)
+    config = PatchesConfig(folders=(folder,), patch=patch, batch=8, held_out=held_out)
+    photos = PhotoList.find(config.folders, cubes=True)
+    degradation = BicubicConfig(rounded=rounded).build(2)
+    return PairLoader(photos, config, degradation, scale=2, channels=bands, seed=1), values
+
+
+def test_patches_of_cubes_are_floats_shrunk_as_such(tmp_path):
+    source, values = cubes(tmp_path / "cubes")
+    (batch,) = source.batches(0, 1)
+    assert batch["target"].shape == (8, 5, 12, 12)
+    assert batch["input"].shape == (8, 5, 6, 6)
+    assert np.isin(batch["target"][:, 1].numpy(), values[..., 1].astype(np.float32)).mean() > 0.9
+    # Inside, where the patch's edge is not seen, the input is the target shrunk.
+    again = imresize(batch["target"], height=6, width=6)
+    assert (again - batch["input"])[..., 2:4, 2:4].abs().max() < 1e-6
+    rounded = (batch["input"] * 255).round() / 255
+    assert (rounded - batch["input"]).abs().max() > 1e-3
+
+
+def test_no_patch_comes_from_what_is_held_out(tmp_path):
+    source, values = cubes(tmp_path / "cubes", held_out=0.3)
+    lowest = max(float(batch["target"][:, 0].max()) for batch in source.batches(0, 40))
+    # Four rows are the margin, from which the input is shrunk.
+    assert lowest == pytest.approx(float(values[27 - 4, 0, 0]))
+    (pair,) = find_pairs(tmp_path / "cubes", scale=2, cubes=True, held_out=0.3)
+    assert float(pair.high[0].min()) == pytest.approx(float(values[28, 0, 0]))
+    with pytest.raises(DataError) as caught:
+        cubes(tmp_path / "cubes", held_out=0.6)
+    assert str(caught.value) == (
+        f"{tmp_path / 'cubes/cube.npy'} is 30x40 (30x16 without the 60% held out), too small for a patch of "
+        "20x20 (data.patch=6 and a margin of 2 on each side, at scale 2); the largest that fits is "
+        "--set data.patch=4, or take it out"
+    )
+    cubes(tmp_path / "cubes", held_out=0.6, patch=4)
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["photo", "cube"])
+def test_a_patch_lies_where_it_is_said_to_in_the_whole_of_its_file(tmp_path, kind, held_out):
+    if kind == "cube":
+        cubes(tmp_path / "data")
+        (path,) = (tmp_path / "data").iterdir()
+    else:
+        path = tmp_path / "data" / "photo.png"
+        path.parent.mkdir()
+        write(Picture(pixels=torch.rand(3, 40, 30)), path)
+    whole = read(path, cubes=True).pixels
+    config = PatchesConfig(folders=(path.parent,), patch=6, batch=1, held_out=held_out)
+    photos = PhotoList.find(config.folders, cubes=kind == "cube")
+    patches = Patches(photos, config, scale=2, margin=2, channels=len(whole), seed=1)
+    for index in range(20):
+        patch, place = patches.located(index)
+        assert (place.photo, place.size, place.part) == (path, (40, 30), (20, 20))
+        found = place.cut(whole)
+        assert torch.equal(patch, found if kind == "cube" else found.mul(255).round().to(torch.uint8))
+        assert place.top + 20 <= (40 if not held_out else 28)
+
+
+def test_a_cube_of_other_bands_is_refused_with_the_way_out(tmp_path):
+    cubes(tmp_path / "cubes")
+    config = PatchesConfig(folders=(tmp_path / "cubes",), patch=6, batch=1)
+    photos = PhotoList.find(config.folders, cubes=True)
+    with pytest.raises(DataError, match=r"cube of 5 bands, but the model takes 31; .*network\.bands=5"):
+        Patches(photos, config, scale=2, margin=0, channels=31, seed=1)[0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no cube \(\.mat, \.npy\)"):
+        PhotoList.find((tmp_path / "empty",), cubes=True)
 
 
 def test_a_model_of_cubes_refuses_photos(folder):

@@ -549,8 +549,12 @@ def test_a_model_of_luma_takes_it_from_pieces_of_colour(photos, tmp_path):
     (batch,) = source.batches(0, 1)
     assert batch["input"].shape == (2, 1, 8, 8)
     assert 15 / 255 < batch["target"].min() <= batch["target"].max() < 236 / 255
-    with pytest.raises(DataError, match="is of colour, but the model takes 1 channel"):
-        PairLoader(pieces, config, BicubicConfig().build(2), **settings)
+    gray = next(PairLoader(pieces, config, BicubicConfig().build(2), **settings).batches(0, 1))
+    # The same gray, full range, from which luma differs by its range alone.
+    assert (gray["target"] * 219 + 16 - batch["target"] * 255).abs().max() <= 1.5
+    held = PatchesConfig(patch=8, batch=2, held_out=0.1)
+    with pytest.raises(DataError, match="no part of prepared pieces can be held out"):
+        PairLoader(pieces, held, BicubicConfig().build(2), **settings)
 
 
 def test_pieces_are_known_again(photos, tmp_path):
@@ -578,8 +582,8 @@ def test_pieces_that_do_not_fit_are_refused(photos, tmp_path):
     settings = {"scale": 2, "margin": 0, "seed": 1}
     with pytest.raises(DataError, match=r"too small .* 66x66 .* --set data\.patch=32, or prepare"):
         PiecePatches(pieces, PatchesConfig(patch=33), channels=3, **settings)
-    with pytest.raises(DataError, match="takes 1 channel"):
-        PiecePatches(pieces, PatchesConfig(patch=8), channels=1, **settings)
+    with pytest.raises(DataError, match="holds pieces of photos, but the model takes cubes of 31 bands"):
+        PiecePatches(pieces, PatchesConfig(patch=8), channels=31, **settings)
     path = pieces.paths[0]
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="cut short"):

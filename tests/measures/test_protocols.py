@@ -7,6 +7,7 @@ import torch
 
 from relume.core.errors import UnknownNameError
 from relume.measures.protocols import protocol
+from relume.measures.spectra import measure_cube
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def target():
 
 
 def test_found_by_name():
-    assert all(protocol(name).name == name for name in ("sr-rgb", "sr-y"))
+    assert all(protocol(name).name == name for name in ("cube", "sr-rgb", "sr-y"))
     with pytest.raises(UnknownNameError, match="did you mean 'sr-y'"):
         protocol("sr_y")
 
@@ -75,3 +76,17 @@ def test_refusals_name_the_shapes(target):
         protocol("sr-y").measure(target[:, :18], target[:, :18], 4)
     with pytest.raises(ValueError, match="1 or 3 channels"):
         protocol("sr-y").measure(target[:2], target[:2], 4)
+
+
+def test_cubes_are_measured_as_floats_of_any_number_of_bands():
+    torch.manual_seed(0)
+    target = torch.rand(7, 12, 13)
+    output = target + 1e-4
+    scores = protocol("cube").measure(output, target, 4)
+    assert scores == measure_cube(output, target)
+    assert scores["psnr"] == pytest.approx(80, abs=0.1)  # 8 bits would hide the difference
+    assert protocol("cube").smallest_side(4) == 11
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        protocol("sr-y").measure(output, target, 0)
+    with pytest.raises(ValueError, match="needs 11 pixels"):
+        protocol("cube").measure(output[:, :10], target[:, :10], 0)

@@ -13,10 +13,10 @@ from pathlib import Path
 from relume.apps.console import progress_bar, say, say_note
 from relume.apps.destinations import default_suffix, destinations, manifest_place
 from relume.apps.reporting import Failures, Reporter, check_report, summary, write_report
-from relume.apps.upscale_settings import UpscaleSettings, own_scale
+from relume.apps.upscale_settings import UpscaleSettings, endings, own_scale
 from relume.apps.work import Upscaler, shared_memory
 from relume.core.errors import RelumeError
-from relume.core.pictures import SUFFIXES, read_size
+from relume.core.pictures import read_size
 from relume.infer.batch import cluster, connection, pipeline
 from relume.infer.batch.inputs import Finder, is_search
 from relume.infer.batch.manifest import Manifest
@@ -79,7 +79,7 @@ def run(request: Request) -> int:
         request.output, several=several, suffix=suffix or "", format=request.format
     )  # fmt: skip
     if not several:
-        read_size(given[0])
+        read_size(given[0], cubes=True)
     work = _work(settings, request.ray)
     if suffix is None and request.output is None:
         scale = own_scale(settings.model_name())
@@ -90,8 +90,9 @@ def run(request: Request) -> int:
     with _made(folder), Manifest.open(path, kept) as manifest:
         batch = _Batch(request, manifest, work, Failures(at_once=request.watch or not several))
         finder = Finder(
-            SUFFIXES, deep=request.recursive, manifest=manifest, tell=batch.refused, expectant=request.watch
-        )
+            endings(settings.model_name()) if searches else (), deep=request.recursive, manifest=manifest,
+            tell=batch.refused, expectant=request.watch,
+        )  # fmt: skip
 
         def look() -> Iterator[Wish]:
             return places.wishes(finder.find(given))

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relume.core.errors import PictureError, RelumeError
-from relume.core.pictures import SUFFIXES, format_of
+from relume.core.pictures import CUBES, SUFFIXES, format_of
 from relume.infer.batch.inputs import Found, is_search
 from relume.infer.batch.manifest import FILE_NAME
 from relume.infer.batch.planning import Wish
 
 if TYPE_CHECKING:
     from relume.infer.targets import Target
+
+
+_KNOWN = {**SUFFIXES, **CUBES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class Destinations:
             folder = os.path.join(self.output, found.folder)
         stem, ending = os.path.splitext(name)
         # What has no known ending is judged by its content when read; PNG keeps all that it may hold.
-        kept = ending if ending.lower() in SUFFIXES else ".png"
+        kept = ending if ending.lower() in _KNOWN else ".png"
         return os.path.join(folder, f"{stem}{self.suffix}{self.ending or kept}")
 
     def wishes(self, found: Iterable[Found]) -> Iterator[Wish]:
@@ -75,7 +78,7 @@ def destinations(
     if os.path.basename(f"a{suffix}") != f"a{suffix}":
         raise RelumeError(f"--suffix {suffix!r} holds a folder; it is a part of a name, use -o for folders")
     is_folder = output is not None and _is_folder(output, several=several)
-    if output is not None and not is_folder and ending and format_of(output) != SUFFIXES[ending]:
+    if output is not None and not is_folder and ending and format_of(output) != _KNOWN[ending]:
         raise RelumeError(
             f"{output} is not named as the format {format} is; leave out one of -o and --format"
         )
@@ -121,7 +124,7 @@ def _is_folder(output: Path, *, several: bool) -> bool:
     if os.path.isdir(output):
         return True
     exists = os.path.lexists(output)
-    if several and (exists or output.suffix.lower() in SUFFIXES):
+    if several and (exists or output.suffix.lower() in _KNOWN):
         what = "is a file" if exists else "names a file"
         raise RelumeError(f"{output} {what}, but several pictures need a folder; choose another -o")
     if not several and (exists or output.suffix):
@@ -134,7 +137,7 @@ def _is_folder(output: Path, *, several: bool) -> bool:
 
 
 def _ending(format: str) -> str:  # noqa: A002
-    kind = SUFFIXES.get(f".{format.lower()}")
+    kind = _KNOWN.get(f".{format.lower()}")
     if kind is None:
-        raise PictureError(f"unknown format {format!r}; known: {', '.join(sorted(set(SUFFIXES.values())))}")
+        raise PictureError(f"unknown format {format!r}; known: {', '.join(sorted(set(_KNOWN.values())))}")
     return {"jpeg": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")

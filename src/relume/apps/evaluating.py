@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from relume.apps.console import progress_bar
 from relume.apps.face import load
 from relume.apps.settings import parse_degradation
 from relume.core.catalogue import variants
-from relume.core.errors import ConfigError, DataError
+from relume.core.errors import ConfigError, DataError, RelumeError
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs
 from relume.data.degradations.base import DegradationConfig
 from relume.infer.restorer import Restorer
 from relume.insight.evaluate import Evaluation, Row, evaluate
 from relume.insight.leaderboard import Cost, Standing, count_macs, time_run
-from relume.measures.protocols import Protocol
+from relume.measures.protocols import CUBE, SR_Y, Protocol
 from relume.models import zoo
 from relume.nn.network import count_parameters
 
@@ -36,6 +37,7 @@ class Way:
         tile: side in input pixels; 0: whole pictures.
         device: where models run, None for the default.
         strength: of models that have that choice.
+        held_out: share of each picture's rows, the lowest, that alone count; 0 for all.
 
     Raises:
         ConfigError: settings that nothing takes.
@@ -51,6 +53,7 @@ class Way:
     tile: int = 0
     device: str | None = None
     strength: float | None = None
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         if self.settings and self.degradation is None:
@@ -63,18 +66,20 @@ class Way:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What files tell of the damage; nothing where there is none."""
+        """What files tell of the damage and of the part that counts; nothing where all is as usual."""
         config = self.damage_config()
-        return {"inputs": {**config.model_dump(mode="json"), "seed": self.seed}} if config else {}
+        told = {"inputs": {**config.model_dump(mode="json"), "seed": self.seed}} if config else {}
+        return told | ({"held_out": self.held_out} if self.held_out else {})
 
     @property
     def suffix(self) -> str:
         """What files' names have behind the protocol's."""
         strength = "" if self.strength is None else f"-strength-{self.strength:g}"
-        return strength + ("" if self.degradation is None else f"-{self.degradation}-{self.seed}")
+        part = f"-held-out-{self.held_out:g}" if self.held_out else ""
+        return strength + part + ("" if self.degradation is None else f"-{self.degradation}-{self.seed}")
 
-    def pairs(self, scale: int) -> list[BenchmarkPairs]:
-        """Return the sets for one scale, their names followed by what is not as usual.
+    def pairs(self, scale: int, *, cubes: bool = False) -> list[BenchmarkPairs]:
+        """Return the sets of pictures or cubes for one scale, their names followed by what is not as usual.
 
         Raises:
             DataError: a set cannot be used, or two have one name.
@@ -85,12 +90,15 @@ class Way:
         told = [f"{self.degradation}, seed {self.seed}", *self.settings] if config else []
         if self.strength is not None:
             told.append(f"strength {self.strength:g}")
+        if self.held_out:
+            told.append(f"held out {self.held_out:g}")
         found = [
-            find_pairs(folder, scale=scale, always_make_low=self.make_low, name=called, damage=damage).told(
-                ", ".join(told)
-            )
+            find_pairs(
+                folder, scale=scale, always_make_low=self.make_low, name=called, damage=damage, cubes=cubes,
+                held_out=self.held_out,
+            ).told(", ".join(told))
             for called, folder in self.data
-        ]
+        ]  # fmt: skip
         _refuse_same_names(found)
         return found
 
@@ -106,7 +114,14 @@ def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
         RelumeError: it cannot be loaded or measured so.
     """
     restorer = load(name, device=way.device, strength=way.strength)
-    found = way.pairs(restorer.scale)
+    contract = restorer.contract
+    if way.protocol.of_cubes != contract.of_cubes:
+        kinds = ("cubes", "pictures") if contract.of_cubes else ("pictures", "cubes")
+        raise ConfigError(
+            f"{name} takes {kinds[0]}, and protocol {way.protocol.name} measures {kinds[1]}; "
+            "leave --protocol out"
+        )
+    found = way.pairs(restorer.scale, cubes=contract.of_cubes)
     total = sum(len(pairs) for pairs in found)
     with progress_bar() as bar:
         task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
@@ -116,10 +131,29 @@ def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
 
         result = evaluate(
             lambda low: restorer.run(low, tile=way.tile),
-            (pair for pairs in found for pair in pairs),
+            (pair.fitting(contract) for pairs in found for pair in pairs),
             scale=restorer.scale, protocol=way.protocol, progress=advance,
         )  # fmt: skip
     return restorer, result
+
+
+def usual_protocol(names: Sequence[str]) -> Protocol:
+    """Return how models are measured unless said otherwise: as the first of them that can be loaded is.
+
+    Args:
+        names: variants or weights files, at least one.
+
+    Raises:
+        RelumeError: none can be; what is wrong with the first is told.
+    """
+    first: RelumeError | None = None
+    for name in names:
+        try:
+            return CUBE if zoo.load(name)[0].contract.of_cubes else SR_Y
+        except RelumeError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def standing(name: str, way: Way) -> Standing:

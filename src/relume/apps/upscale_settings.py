@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from relume.core.catalogue import families, find_variant, is_family
 from relume.core.checkpoints import file_sha256
 from relume.core.config import Config
 from relume.core.errors import ConfigError
+from relume.core.pictures import CUBES, SUFFIXES
 from relume.infer.engines.base import Precision
 from relume.infer.targets import Target
 from relume.models import zoo
@@ -130,6 +131,17 @@ def own_scale(model: str) -> int:
     if _is_file(model):
         return zoo.load(model)[0].contract.scale
     return find_variant(model).scale
+
+
+def endings(model: str) -> Collection[str]:
+    """Return how the names of files end that a model takes when folders are searched.
+
+    Raises:
+        RelumeError: there is no such model.
+    """
+    from relume.apps.face import variant_named
+
+    return CUBES if zoo.load(variant_named(model))[0].contract.of_cubes else SUFFIXES
 
 
 def weights_digest(model: str) -> str:

@@ -144,12 +144,14 @@ class Upscaler:
     def weigh(self, job: Job) -> Load:
         """Return the memory that the picture takes as levels, by its header."""
         with _about(job):
-            height, width = read_size(job.source)
+            height, width = read_size(job.source, cubes=True)
             rows, columns = self.restorer.size(height, width, self._target)
-        deep = 16  # what the header does not tell of the depth is taken at its most
-        decoded = min(canvas_bytes(height, width, _MOST_BANDS, deep), self._for_pictures // _SOURCE_PART)
-        computed = min(canvas_bytes(rows, columns, _MOST_BANDS, deep), self._for_pictures // _OUTPUT_PART)
-        encoding = _beside(memory_to_write(job.target, rows, columns, _MOST_BANDS, deep))
+        # What the header does not tell of bands and depth is taken at its most.
+        contract = self.restorer.contract
+        bands, deep = (contract.channels, 32) if contract.of_cubes else (_MOST_BANDS, 16)
+        decoded = min(canvas_bytes(height, width, bands, deep), self._for_pictures // _SOURCE_PART)
+        computed = min(canvas_bytes(rows, columns, bands, deep), self._for_pictures // _OUTPUT_PART)
+        encoding = _beside(memory_to_write(job.target, rows, columns, bands, deep))
         return Load(decoded=decoded, computed=computed + encoding)
 
     def decode(self, job: Job) -> Decoded:
@@ -159,7 +161,7 @@ class Upscaler:
             format_of(job.target)
             picture = open_stored(
                 job.source, max_megapixels=self.settings.max_megapixels, folder=job.scratch,
-                memory=self._for_pictures // _SOURCE_PART,
+                memory=self._for_pictures // _SOURCE_PART, cubes=True,
             )  # fmt: skip
             try:
                 # The orientation is applied now, so the size is the true one.
@@ -212,8 +214,8 @@ class Upscaler:
         assert isinstance(result.picture, StoredPicture)
         with result.picture as picture, _about(job):
             lost = write(picture, hidden, overwrite=True, quality=self.settings.quality)
-            if self.settings.quality is not None and format_of(job.target) in ("png", "tiff"):
-                lost = (*lost, "PNG and TIFF lose nothing, so the quality asked for had no effect.")
+            if self.settings.quality is not None and format_of(job.target) in ("png", "tiff", "mat", "npy"):
+                lost = (*lost, "PNG, TIFF and cubes lose nothing, so the quality asked for had no effect.")
             size, pixels = picture.size, picture.height * picture.width
         return Outcome(
             pixels=pixels,

@@ -14,7 +14,7 @@ class Contract:
 
     Attributes:
         scale: output pixels for each input pixel along each side (1: same size).
-        channels: channels in and out (3: RGB, 1: luma or gray).
+        channels: channels in and out (3: RGB, 1: luma or gray; any other number: the bands of cubes).
         luma: whether the one channel is luma of colour pictures, as BT.601 has it in 16..235 of 255: then
             their colours are enlarged by bicubic (`nn.channels`). A model of one channel that is not of
             luma takes gray pictures, and of others each channel by itself.
@@ -38,3 +38,8 @@ class Contract:
     def __post_init__(self) -> None:
         if self.luma and self.channels != 1:
             raise ValueError(f"luma is one channel, not {self.channels}")
+
+    @property
+    def of_cubes(self) -> bool:
+        """Whether the model takes hyperspectral cubes of `channels` bands, rather than pictures."""
+        return self.channels not in (1, 3)

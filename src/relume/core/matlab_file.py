@@ -5,20 +5,22 @@ a tag (type, length), the bytes, padding to eight bytes. Lengths up to four may 
 element may be a whole other element, packed by zlib; a matrix is an element that holds others:
 flags, dimensions, name, real part; a cell array holds matrices in place of a real part. Text, structures,
 sparse and complex matrices are passed over. Files of version 7.3 are HDF5, another format, and are refused.
+What is written is not packed.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relume.core.errors import CheckpointError
+from relume.core.errors import CheckpointError, DataError
 
 _HEADER = 128
 _MATRIX, _PACKED = 14, 15
@@ -26,6 +28,10 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f
 _CELLS = 1
 _DENSE = range(6, 16)  # classes: double, single and the integers
 _COMPLEX = 0x08
+_WRITTEN = {"float32": (7, 7), "float64": (6, 9)}
+"""Classes of matrices that are written, and the types of their numbers."""
+_LONGEST = 1 << 31
+"""Bytes that one matrix may have in this format."""
 # A packed element of some kilobytes can claim to unpack to anything.
 _MOST = 1 << 28
 _DEEPEST = 8
@@ -53,6 +59,42 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
         return dict(_matrices(memoryview(content)[_HEADER:], order))
     except (struct.error, zlib.error, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is a damaged MATLAB file ({error}); get the file anew") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.float32 | np.float64]]) -> None:
+    """Write matrices of single or double precision under their names; a file in the way is replaced.
+
+    Raises:
+        DataError: one has 2 GiB or more, which the format cannot hold.
+        OSError: the file cannot be written.
+    """
+    for name, values in arrays.items():
+        if values.nbytes >= _LONGEST:
+            raise DataError(
+                f"{path}: {name} has {values.nbytes / 2**30:.1f} GiB, and MATLAB's format holds less than 2; "
+                "write .npy instead"
+            )
+    with path.open("wb") as file:
+        file.write(b"MATLAB 5.0 MAT-file, by relume".ljust(124) + struct.pack("<H", 0x0100) + b"IM")
+        for name, values in arrays.items():
+            kind, numbers = _WRITTEN[values.dtype.name]
+            head = (
+                _element(6, struct.pack("<II", kind, 0))
+                + _element(5, np.array(values.shape, "<i4").tobytes())
+                + _element(1, name.encode("latin-1"))
+                + struct.pack("<II", numbers, values.nbytes)
+            )
+            gap = -values.nbytes % 8
+            file.write(struct.pack("<II", _MATRIX, len(head) + values.nbytes + gap) + head)
+            # Columns first; one after the other, so that no second copy is made.
+            for plane in np.moveaxis(values, -1, 0):
+                file.write(plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
+            file.write(bytes(gap))
+
+
+def _element(kind: int, data: bytes) -> bytes:
+    """Return an element with its tag, padded."""
+    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
 def _matrices(content: memoryview, order: str) -> Iterator[tuple[str, Tensor]]:

@@ -21,7 +21,8 @@ def contact_sheet(tiles: Sequence[tuple[str, Tensor]], *, columns: int = 0) -> I
     """Lay pictures out in a grid, each under its label.
 
     Args:
-        tiles: label (may hold line breaks) and picture `C H W` with values 0..1, C 1 or 3.
+        tiles: label (may hold line breaks) and picture `C H W` with values 0..1, C 1 or 3; of a cube, of
+            any other number, three bands are shown, brightened.
         columns: pictures in a row; 0 puts all in one row.
 
     Returns:
@@ -57,6 +58,10 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 
 
 def _to_image(pixels: Tensor) -> Image.Image:
+    count = pixels.shape[0]
+    if count not in (1, 3):
+        # Long waves as red. The brightest value of a cube is that of a glint, far from most.
+        pixels = pixels[[count * 5 // 6, count // 2, count // 6]].float() * 2
     levels = (pixels.detach().float().cpu().clamp(0, 1) * 255 + 0.5).floor().byte()
     array = levels.expand(3, -1, -1).permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(array))

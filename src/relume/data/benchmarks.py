@@ -16,13 +16,16 @@ Gray pictures (one of Set14 is) are replicated to three channels, as the loaders
 heirs do, since most models want RGB. So a gray picture is measured as RGB; see `measures/protocols.py`.
 Alpha is left out, and deeper pictures are rounded to 8 bits: that is what papers measure.
 
-Shapes: 3 channels, H W high resolution after the cut, h w = H/scale W/scale.
+Cubes are found instead where they are asked for; all that is said of pictures holds, but their values stay
+floats, over the largest of the high cube, and nothing is rounded. DIR may also be a single file.
+
+Shapes: 3 channels or the bands of a cube, H W high resolution after the cut, h w = H/scale W/scale.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, overload
@@ -31,10 +34,12 @@ import torch
 from torch import Tensor
 
 from relume.core.checkpoints import file_sha256
+from relume.core.contract import Contract
 from relume.core.errors import DataError
-from relume.core.pictures import pictures_in, read
+from relume.core.pictures import CUBES, SUFFIXES, pictures_in, read
 from relume.data.degradations.base import Degradation, Place, located
-from relume.nn.resize import imresize_uint8
+from relume.data.patches import taught_rows
+from relume.nn.resize import enlarge_bicubic, imresize, imresize_uint8
 
 _LAYOUTS = "pictures in it, HR/ with optional LR_bicubic/X{scale}/, or folders of these kinds"
 
@@ -46,8 +51,9 @@ class Pair:
     Attributes:
         set_name: the benchmark set it belongs to.
         name: the high picture's file name without suffix.
-        low: 3 × h × w, float32 in 0 .. 1, whole 8-bit levels.
+        low: 3 × h × w, float32 in 0 .. 1, whole 8-bit levels; a cube's may pass 0 .. 1 a little.
         high: 3 × H × W, likewise, H = scale · h and W = scale · w.
+        cube: whether it is one, with floats and any number of bands.
         low_source: `given` as a file, or `made` from the high picture.
         high_path: the high picture's file.
         low_path: the low picture's file where it was given.
@@ -64,6 +70,26 @@ class Pair:
     low_path: Path | None
     high_sha256: str
     low_sha256: str | None
+    cube: bool = False
+
+    def bicubic(self) -> Tensor:
+        """Return the low picture enlarged by MATLAB's bicubic, with 8 bits if the pair has: the baseline."""
+        scale = self.high.shape[-1] // self.low.shape[-1]
+        return enlarge_bicubic(self.low, scale=scale, rounded=not self.cube)
+
+    def fitting(self, contract: Contract) -> Pair:
+        """Return it as it is, if a model of this contract takes it.
+
+        Raises:
+            DataError: it is a cube and the model takes pictures or other bands, or the other way round.
+        """
+        bands, takes = self.high.shape[0], f"cubes of {contract.channels} bands"
+        if self.cube and bands != contract.channels:
+            takes = takes if contract.of_cubes else "pictures"
+            raise DataError(f"{self.high_path} is a cube of {bands} bands, but the model takes {takes}")
+        if contract.of_cubes and not self.cube:
+            raise DataError(f"{self.high_path} is a picture, but the model takes {takes}")
+        return self
 
     def refuse_smaller(self, side: int, *, needed_by: str) -> None:
         """See whether both sides of the high picture have so many pixels.
@@ -91,8 +117,13 @@ class Damage:
     function: Degradation
     seed: int = 0
 
-    def apply(self, high: Tensor, *, scale: int, path: Path) -> tuple[Tensor, Tensor]:
-        """Return the low picture of `3 H W` in uint8, and what is left of the high one.
+    def apply(self, high: Tensor, *, scale: int, place: Place) -> tuple[Tensor, Tensor]:
+        """Return the low picture of `3 H W` in uint8 (a cube's floats), and what is left of the high one.
+
+        Args:
+            high: the high picture.
+            scale: how many times larger it is than the low one.
+            place: where it lies in its file.
 
         Raises:
             DataError: nothing is left, or what the degradation needs of the picture is missing.
@@ -101,14 +132,14 @@ class Damage:
         least = scale * (2 * margin + 1)
         if min(high.shape[-2:]) < least:
             raise DataError(
-                f"{path} is {high.shape[-1]}×{high.shape[-2]} pixels, but this degradation needs "
+                f"{place.photo} is {high.shape[-1]}×{high.shape[-2]} pixels, but this degradation needs "
                 f"{least}×{least} at ×{scale}; leave it out"
             )
         generator = torch.Generator().manual_seed(self.seed)
-        height, width = high.shape[-2:]
-        function = located(self.function, Place.whole(path, (height, width)))
-        (low,) = function(high[None].float() / 255, generator=generator)
-        return _inside(low.mul(255).round().to(torch.uint8), margin), _inside(high, margin * scale)
+        (low,) = located(self.function, place)(_floats(high)[None], generator=generator)
+        if high.dtype == torch.uint8:
+            low = low.mul(255).round().to(torch.uint8)
+        return _inside(low, margin), _inside(high, margin * scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +148,15 @@ class PairFiles:
 
     Attributes:
         damage: what makes the low picture where none is given; None: MATLAB's bicubic.
+        held_out: share of the picture's rows, the lowest, that a training holds out and that alone count; 0
+            for all rows.
     """
 
     set_name: str
     high_path: Path
     low_path: Path | None
     damage: Damage | None = None
+    held_out: float = 0.0
 
     def load(self, *, scale: int) -> Pair:
         """Read both pictures, or read one and make the other.
@@ -131,14 +165,22 @@ class PairFiles:
             DataError: the high picture is smaller than the scale, or a given low picture does not fit it.
             PictureError: a file cannot be read.
         """
-        high = _crop(_read_levels(self.high_path), scale, self.high_path)
+        whole, peak = _read_levels(self.high_path)
+        full_height, full_width = whole.shape[-2:]
+        top = taught_rows(full_height, self.held_out) if self.held_out else 0
+        high = _crop(whole[:, top:], scale, self.high_path)
         height, width = (side // scale for side in high.shape[-2:])
         if self.damage is not None:
-            low, high = self.damage.apply(high, scale=scale, path=self.high_path)
+            part = (height * scale, width * scale)
+            place = Place(self.high_path, (full_height, full_width), top, 0, part)
+            low, high = self.damage.apply(high, scale=scale, place=place)
         elif self.low_path is None:
-            low = imresize_uint8(high, height=height, width=width)
+            shrink = imresize_uint8 if high.dtype == torch.uint8 else imresize
+            low = shrink(high, height=height, width=width)
         else:
-            low = _read_levels(self.low_path)
+            low, own_peak = _read_levels(self.low_path)
+            if peak != own_peak:
+                low = low * (own_peak / peak)
             if low.shape[-2:] != (height, width):
                 raise DataError(
                     f"{self.low_path} is {low.shape[-1]}×{low.shape[-2]} pixels, but {self.high_path.name} "
@@ -147,13 +189,14 @@ class PairFiles:
         return Pair(
             set_name=self.set_name,
             name=self.high_path.stem,
-            low=low.float() / 255,
-            high=high.float() / 255,
+            low=_floats(low),
+            high=_floats(high),
             low_source="made" if self.low_path is None else "given",
             high_path=self.high_path,
             low_path=self.low_path,
             high_sha256=file_sha256(self.high_path),
             low_sha256=None if self.low_path is None else file_sha256(self.low_path),
+            cube=high.dtype != torch.uint8,
         )
 
 
@@ -199,17 +242,21 @@ def find_pairs(
     always_make_low: bool = False,
     name: str | None = None,
     damage: Damage | None = None,
+    cubes: bool = False,
+    held_out: float = 0.0,
 ) -> BenchmarkPairs:
     """Find the benchmark sets of a folder; see the top of this file for the layouts understood.
 
     Only names are looked at here; pictures are read one by one as the result is walked.
 
     Args:
-        folder: DIR, as the user gives it.
+        folder: DIR, as the user gives it, or a file.
         scale: how many times larger the high pictures are, from 1.
         always_make_low: make every low picture, even where one is given.
         name: what to call the set, where the folder is one and is called otherwise.
         damage: makes every low picture, even where one is given; picture i of a set is drawn by `seed + i`.
+        cubes: whether cubes are looked for, rather than pictures.
+        held_out: as of `PairFiles`; every low picture is then made, as a given one has all rows.
 
     Returns:
         The pairs, in order; at least one.
@@ -220,9 +267,17 @@ def find_pairs(
     """
     if scale < 1:
         raise ValueError(f"scale must be 1 or more, not {scale}")
+    if folder.is_file():
+        if scale == 1 and damage is None:
+            raise DataError(f"{folder} has no damaged picture beside it, which cannot be made at ×1")
+        called = name or folder.stem
+        single = PairFiles(set_name=called, high_path=folder, low_path=None, damage=damage, held_out=held_out)
+        return BenchmarkPairs((single,), scale=scale)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with {_LAYOUTS}")
-    sets = [folder] if _is_set(folder) else [inner for inner in sorted(folder.iterdir()) if _is_set(inner)]
+    endings = CUBES if cubes else SUFFIXES
+    inside = [folder] if _is_set(folder, endings) else sorted(folder.iterdir())
+    sets = [inner for inner in inside if _is_set(inner, endings)]
     if name is not None and len(sets) > 1:
         raise DataError(
             f"{folder} holds {len(sets)} sets, which cannot all be called {name!r}; name one of them"
@@ -231,15 +286,22 @@ def find_pairs(
     files = [
         pair
         for inner in sets
-        for pair in _set_files(inner, name or inner.resolve().name, scale, always_make_low, damage)
+        for pair in _set_files(
+            inner, name or inner.resolve().name, scale, always_make_low or held_out > 0, damage, endings
+        )
     ]
     if not files:
-        raise DataError(f"no pictures in {folder}; understood are: {_LAYOUTS}")
+        what = f"cubes ({', '.join(sorted(endings))})" if cubes else "pictures"
+        raise DataError(f"no {what} in {folder}; understood are: {_LAYOUTS}")
+    if held_out:
+        files = [replace(pair, held_out=held_out) for pair in files]
     return BenchmarkPairs(files, scale=scale)
 
 
-def _is_set(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".") and bool(pictures_in(_high_folder(folder)))
+def _is_set(folder: Path, endings: Collection[str]) -> bool:
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    return bool(pictures_in(_high_folder(folder), endings=endings))
 
 
 def _high_folder(folder: Path) -> Path:
@@ -247,22 +309,28 @@ def _high_folder(folder: Path) -> Path:
 
 
 def _set_files(
-    folder: Path, name: str, scale: int, always_make_low: bool, damage: Damage | None
+    folder: Path,
+    name: str,
+    scale: int,
+    always_make_low: bool,
+    damage: Damage | None,
+    endings: Collection[str],
 ) -> Iterator[PairFiles]:
+    high_paths = pictures_in(_high_folder(folder), endings=endings)
     if damage is not None:
-        for index, high_path in enumerate(pictures_in(_high_folder(folder))):
+        for index, high_path in enumerate(high_paths):
             own = replace(damage, seed=damage.seed + index)
             yield PairFiles(set_name=name, high_path=high_path, low_path=None, damage=own)
         return
     low_folder = folder / "LR_bicubic" / f"X{scale}"
     given = (folder / "HR").is_dir() and low_folder.is_dir() and not always_make_low
-    low_paths = pictures_in(low_folder) if given else []
+    low_paths = pictures_in(low_folder, endings=endings) if given else []
     if scale == 1 and not given:
         raise DataError(
             f"{folder} has no damaged pictures, which cannot be made at ×1; put them in {low_folder} by the "
             f"names of the sharp ones in {folder / 'HR'}"
         )
-    for high_path in pictures_in(_high_folder(folder)):
+    for high_path in high_paths:
         low_path = _low_of(high_path, low_paths, scale)
         if given and low_path is None:
             raise DataError(
@@ -279,11 +347,17 @@ def _low_of(high_path: Path, low_paths: Sequence[Path], scale: int) -> Path | No
     return next(iter(exact + [path for path in low_paths if suffixed.fullmatch(path.stem)]), None)
 
 
-def _read_levels(path: Path) -> Tensor:
-    """A picture file as 3 × H × W `uint8`; gray is replicated."""
-    pixels = read(path).pixels
-    levels = pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return levels.expand(3, -1, -1).contiguous()
+def _read_levels(path: Path) -> tuple[Tensor, float]:
+    """A picture file as 3 × H × W `uint8`, where gray is replicated, or a cube's floats; and its peak."""
+    picture = read(path, cubes=True)
+    if picture.cube is not None:
+        return picture.pixels, picture.cube.peak
+    levels = picture.pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return levels.expand(3, -1, -1).contiguous(), 1.0
+
+
+def _floats(values: Tensor) -> Tensor:
+    return values.float() / 255 if values.dtype == torch.uint8 else values
 
 
 def _inside(levels: Tensor, margin: int) -> Tensor:

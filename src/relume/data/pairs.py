@@ -26,7 +26,8 @@ degradation tells it, "kind", `B` of int64: which of its kinds happened to each 
 class Pairs(Dataset[Batch]):
     """Pairs of "input" `C×p×p` and "target" `C×sp×sp` as uint8, each a pure function of (seed, index).
 
-    Where the degradation tells, each comes with its "kind", int64.
+    Those of cubes are floats, of which nothing is rounded. Where the degradation tells, each comes with its
+    "kind", int64.
 
     A pair's degradation draws from a generator of its own, so it is the same in whatever batch, process or
     loader worker it is made.
@@ -52,17 +53,18 @@ class Pairs(Dataset[Batch]):
         degradation = located(self.degradation, place)
         (seed,) = np.random.SeedSequence([self.patches.seed, index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed))
-        clean, told = high[None].float().div_(255), {}
+        clean, told = _ready(high[None]), {}
         if isinstance(degradation, Telling):
             (low,), (told["kind"],) = degradation.tell(clean, generator=generator)
         else:
             (low,) = degradation(clean, generator=generator)
         margin = degradation.margin
-        # Pictures have 8 bits where the network will be used.
-        levels = low.clamp(0, 1).mul(255).round_().to(torch.uint8)
+        if high.dtype == torch.uint8:
+            # Pictures have 8 bits where the network will be used.
+            low = low.clamp(0, 1).mul(255).round_().to(torch.uint8)
         if self.luma:
-            levels, high = _luma(levels), _luma(high)
-        return {"input": _inside(levels, margin), "target": _inside(high, margin * self.scale), **told}
+            low, high = _luma(low), _luma(high)
+        return {"input": _inside(low, margin), "target": _inside(high, margin * self.scale), **told}
 
 
 @dataclass(frozen=True)

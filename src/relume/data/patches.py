@@ -1,4 +1,4 @@
-"""Random patches from folders of photos, each a pure function of (seed, index).
+"""Random patches from folders of photos or cubes, each a pure function of (seed, index).
 
 Nothing is drawn from a stream of random numbers, so a training that is killed
 and resumed at any step sees the very patches that it would have seen, with any
@@ -12,17 +12,19 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from relume.core.config import Config
 from relume.core.errors import DataError
-from relume.core.pictures import SUFFIXES, pictures_in, read, read_size
+from relume.core.pictures import CUBES, SUFFIXES, pictures_in, read, read_size
 from relume.data.degradations.base import Place, Size
+from relume.nn.colour import gray_levels_of
 
 
 class PatchesConfig(Config):
@@ -35,6 +37,8 @@ class PatchesConfig(Config):
         workers: loader processes; 0 loads in the training process, best on few cores.
         ahead: batches that each worker prepares ahead.
         memory_gib: decoded photos kept in memory by each process, GiB.
+        held_out: share of each photo's rows, the lowest, from which no patch comes; validated on where no
+            set is named.
     """
 
     folders: tuple[Path, ...] = ()
@@ -43,6 +47,7 @@ class PatchesConfig(Config):
     workers: NonNegativeInt = 0
     ahead: PositiveInt = 2
     memory_gib: PositiveFloat = 4.0
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,13 @@ class PhotoList:
     digest: str
 
     @classmethod
-    def find(cls, folders: tuple[Path, ...]) -> PhotoList:
-        """List the photos of the folders.
+    def find(cls, folders: tuple[Path, ...], *, cubes: bool = False) -> PhotoList:
+        """List the photos of the folders, or the cubes.
 
         Raises:
             DataError: no folder is given, one is missing, or one holds no picture.
         """
+        endings = CUBES if cubes else SUFFIXES
         if not folders:
             raise DataError("no training photos given; name a folder of photos with --data")
         paths: list[Path] = []
@@ -71,41 +77,49 @@ class PhotoList:
         for folder in folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is not a folder; --data takes folders of photos")
-            found = pictures_in(folder, deep=True)
+            found = pictures_in(folder, deep=True, endings=endings)
             if not found:
-                raise DataError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
+                what = "cube" if cubes else "picture"
+                raise DataError(f"{folder} holds no {what} ({', '.join(sorted(endings))})")
             for path in found:
                 digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
             paths += found
         return cls(tuple(paths), digest.hexdigest())
 
     def sizes(self) -> Iterator[tuple[Path, Size]]:
-        """Yield each photo's file and size as stored, from its header.
+        """Yield each photo's file and size as stored, from its header; cubes are read whole for it.
 
         Raises:
-            PictureError: a file is no picture.
+            RelumeError: a file is no picture or cube.
         """
-        return ((path, read_size(path)) for path in self.paths)
+        return ((path, read_size(path, cubes=True)) for path in self.paths)
 
-    def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
+    def refuse_smaller(self, patch: int, *, scale: int, margin: int, held_out: float = 0.0) -> None:
         """Look at every photo's header, so that a training does not fail at its thousandth step.
 
         Args:
             patch: side of the low-resolution patch, pixels.
             scale: high-resolution pixels for each low-resolution one.
             margin: low-resolution pixels on each side that a degradation may spoil.
+            held_out: share of the rows, the lowest, that is not to be had.
 
         Raises:
-            PictureError: a file is no picture.
+            RelumeError: a file is no picture or cube.
             DataError: a photo is smaller than a patch; the smallest and what would fit are named.
         """
-        sizes = {path: size for path, size in self.sizes() if min(size) < (patch + 2 * margin) * scale}
-        if sizes:
-            smallest = min(sizes, key=lambda path: min(sizes[path]))
-            height, width = sizes[smallest]
-            out = "it" if len(sizes) == 1 else f"it and {len(sizes) - 1} more"
-            problem = too_small(min(height, width), patch, scale, margin)
-            raise DataError(f"{smallest} is {width}x{height}, {problem} or take {out} out")
+        side = (patch + 2 * margin) * scale
+        shortest, small = {}, {}
+        for path, (height, width) in self.sizes():
+            rows = taught_rows(height, held_out)
+            if min(rows, width) < side:
+                shortest[path] = min(rows, width)
+                small[path] = f"{width}x{height}"
+                small[path] += f" ({width}x{rows} without the {held_out:.0%} held out)" if held_out else ""
+        if small:
+            smallest = min(small, key=lambda path: shortest[path])
+            out = "it" if len(small) == 1 else f"it and {len(small) - 1} more"
+            problem = too_small(shortest[smallest], patch, scale, margin)
+            raise DataError(f"{smallest} is {small[smallest]}, {problem} or take {out} out")
 
 
 def too_small(shortest: int, patch: int, scale: int, margin: int) -> str:
@@ -118,15 +132,23 @@ def too_small(shortest: int, patch: int, scale: int, margin: int) -> str:
     return f"{needed}; the largest that fits is --set data.patch={largest}," if largest > 0 else f"{needed};"
 
 
+def taught_rows(height: int, held_out: float) -> int:
+    """Return how many of a photo's rows patches come from, from the top; the rest is held out."""
+    return height - round(height * held_out)
+
+
 class Patches(Dataset[Tensor]):
     """High-resolution patches `C×(p+2m)s×(p+2m)s` as uint8; m is a margin that degradations may spoil.
 
+    Those of cubes are float32 instead, as the file has them over its largest value.
+
     Args:
         photos: where patches come from; each photo is as likely as any other.
-        config: patch size and memory.
+        config: patch size, memory and what is held out.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
-        channels: 3 gives gray photos as RGB, 1 is refused for colour photos, more for all photos.
+        channels: 3 gives gray photos as RGB, 1 colour photos as gray (MATLAB's `rgb2gray`, in 8 bits); any
+            other number takes cubes of so many bands.
         seed: of every choice.
 
     Raises:
@@ -139,8 +161,9 @@ class Patches(Dataset[Tensor]):
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
-        photos.refuse_smaller(config.patch, scale=scale, margin=margin)
+        photos.refuse_smaller(config.patch, scale=scale, margin=margin, held_out=config.held_out)
         self.channels = channels
+        self._held_out = config.held_out
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)
         self._decoded: OrderedDict[Path, Tensor] = OrderedDict()
@@ -155,27 +178,36 @@ class Patches(Dataset[Tensor]):
         path = self.photos.paths[random.integers(len(self.photos.paths))]
         photo = self._photo(path)
         height, width = photo.shape[-2:]
-        top, left = (int(random.integers(size - self.side + 1)) for size in (height, width))
+        taught = (taught_rows(height, self._held_out), width)
+        top, left = (int(random.integers(size - self.side + 1)) for size in taught)
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
         place = Place(path, (height, width), top, left, (self.side, self.side), turns, mirrored)
         return place.cut(photo), place
 
     def _photo(self, path: Path) -> Tensor:
-        """Return the decoded photo, uint8 C×H×W, from memory where it is still there."""
+        """Return the decoded photo, C×H×W, from memory where it is still there."""
         if path in self._decoded:
             self._decoded.move_to_end(path)
             return self._decoded[path]
-        pixels = read(path).pixels.mul(255).round_().to(torch.uint8)
-        if pixels.shape[0] > self.channels:
-            raise DataError(f"{path} is a colour photo, but the model takes {self.channels} channel")
-        if pixels.shape[0] not in (1, self.channels) or self.channels > 3:
-            raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
-        pixels = pixels.expand(self.channels, -1, -1)
+        photo = read(path, cubes=True)
+        pixels = photo.pixels
+        if photo.cube is None:
+            if self.channels not in (1, 3):
+                raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
+            pixels = pixels.mul(255).round_().to(torch.uint8)
+            if self.channels == 1 and photo.channels == 3:
+                pixels = gray_levels_of(pixels)
+            pixels = pixels.expand(self.channels, -1, -1)
+        elif photo.channels != self.channels:
+            raise DataError(
+                f"{path} is a cube of {photo.channels} bands, but the model takes {self.channels}; "
+                f"train one of as many (--set network.bands={photo.channels})"
+            )
         self._decoded[path] = pixels
-        self._held += pixels.numel()
+        self._held += pixels.nbytes
         while self._held > self._budget and len(self._decoded) > 1:
             _, oldest = self._decoded.popitem(last=False)
-            self._held -= oldest.numel()
+            self._held -= oldest.nbytes
         return pixels
 
 

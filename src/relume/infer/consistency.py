@@ -35,7 +35,7 @@ class Consistency:
         height: rows of the output.
         width: their length. An output smaller than the input is enlarged instead, so that what was lost
             shows.
-        bits: of each value as written, 8 … 16.
+        bits: of each value as written, 8 … 16, or 32 of floats.
     """
 
     def __init__(

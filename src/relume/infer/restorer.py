@@ -146,9 +146,11 @@ class Restorer:
             advance: told the share done, 0..1.
 
         Raises:
-            RelumeError: the size asked for cannot be, memory does not suffice, or the model fails.
+            RelumeError: the size asked for cannot be, memory does not suffice, or the model fails; or a cube
+                comes to a model of pictures or of another number of bands, or a picture to one of cubes.
         """
         wishes = wishes or Wishes()
+        self._refuse_other_kind(picture)
         bits = bits or picture.bits
         height, width = self.size(picture.height, picture.width, wishes.target)
         scales = self.chain((picture.height, picture.width), wishes)
@@ -220,6 +222,17 @@ class Restorer:
             operator = Chain(operator, engine) if operator else engine
         assert operator is not None
         return operator
+
+    def _refuse_other_kind(self, picture: Picture | StoredPicture) -> None:
+        contract, bands = self.contract, picture.channels
+        if contract.of_cubes and picture.cube is None:
+            raise RelumeError(f"{self.name} takes cubes of {contract.channels} bands, and this is a picture")
+        if picture.cube is not None and bands != contract.channels:
+            wanted = f"cubes of {contract.channels}" if contract.of_cubes else "pictures"
+            raise RelumeError(
+                f"a cube of {bands} bands does not fit {self.name}, which takes {wanted}; "
+                f"name a model of {bands} bands (relume train makes one)"
+            )
 
     def _named(self, scale: int) -> str:
         return self.name if scale == self.scale else self._relatives[scale].name

@@ -29,7 +29,6 @@ from relume.core.machine import versions
 from relume.core.tables import csv_text
 from relume.data.benchmarks import Pair
 from relume.measures.protocols import Protocol
-from relume.nn.resize import enlarge_bicubic
 
 Upscale = Callable[[Tensor], Tensor]
 """B × C × h × w in 0 .. 1 to B × C × H × W; is given CPU tensors, may return any device's."""
@@ -48,7 +47,7 @@ class Row:
         low_size: height and width of the input in pixels.
         high_size: height and width of the target in pixels.
         low_source: whether the input was `given` or `made` from the target.
-        scores: the upscaler's figures by metric (`psnr` in dB, `ssim`).
+        scores: the upscaler's figures by metric (`psnr` in dB, `ssim`; of cubes `sam` in degrees).
         bicubic: bicubic's figures by the same metrics.
         seconds: the upscaler's time, with moving the result to the CPU.
         high_sha256: hash of the target's file.
@@ -205,7 +204,7 @@ def _measure(upscale: Upscale, pair: Pair, scale: int, protocol: Protocol) -> Ro
             high_size=(pair.high.shape[-2], pair.high.shape[-1]),
             low_source=pair.low_source,
             scores=protocol.measure(output, pair.high, scale),
-            bicubic=protocol.measure(enlarge_bicubic(pair.low, scale=scale), pair.high, scale),
+            bicubic=protocol.measure(pair.bicubic(), pair.high, scale),
             seconds=seconds,
             high_sha256=pair.high_sha256,
             low_sha256=pair.low_sha256,

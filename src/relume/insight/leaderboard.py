@@ -159,7 +159,8 @@ def cells(standings: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
     """Return headings and the cells of each line as text for people, ranked."""
     sets = [mean.set_name for mean in standings[0].means]
     headings = ["scale", "model", "parameters", "MACs", "seconds", "memory"]
-    headings += [f"{name} {metric}" for name in sets for metric in ("PSNR", "SSIM")]
+    metrics = list(standings[0].means[0].scores)
+    headings += [f"{name} {metric.upper()}" for name in sets for metric in metrics]
     lines = []
     for each in ranked(standings):
         cost = each.cost
@@ -168,7 +169,7 @@ def cells(standings: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
         memory = cost.expense.memory if cost else None
         line.append("-" if memory is None else f"{memory / 2**20:.0f} MiB")
         for mean in each.means:
-            line += [f"{mean.scores['psnr']:.2f}", f"{mean.scores['ssim']:.4f}"]
+            line += [f"{mean.scores[metric]:.{4 if metric == 'ssim' else 2}f}" for metric in metrics]
         lines.append(line)
     return headings, lines
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from relume.core.errors import PictureError
+from relume.nn.colour import GRAY_WEIGHTS
 
 _PEAK = 255.0
-_NTSC = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
 
 def gray_levels(picture: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def gray_levels(picture: Tensor) -> Tensor:
     if planes.shape[0] == 1:
         return _levels(planes[0])
     gray = torch.zeros(planes.shape[-2:], dtype=torch.float64)
-    for plane, weight in zip(planes, _NTSC, strict=True):
+    for plane, weight in zip(planes, GRAY_WEIGHTS, strict=True):
         gray.add_(_levels(plane), alpha=weight)
     return gray.add_(0.5).floor_()
 

@@ -11,7 +11,10 @@ A picture of one channel is measured as it is, under both: it is its own luma, i
 MATLAB scripts and BasicSR. A gray photo replicated to three channels is RGB to `sr-y`, whose luma is
 219/255 as steep: 1.32 dB more for the same error. BasicSR does so too, and our benchmarks follow it.
 
-Shapes: C channels (1 or 3), H W picture.
+- `cube`, what tables of hyperspectral super-resolution report (`spectra.py`): floats, which are not
+  rounded, nothing cut, means of the bands' PSNR (peak 1) and SSIM, and the angle between spectra.
+
+Shapes: C channels (1 or 3; the bands of a cube), H W picture.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import Tensor
 
 from relume.core.errors import UnknownNameError
 from relume.measures.psnr import psnr
+from relume.measures.spectra import measure_cube
 from relume.measures.ssim import WINDOW, ssim
 from relume.nn.colour import rgb_to_y
 
@@ -37,12 +41,18 @@ class Protocol:
     Attributes:
         name: what the command line and the results call it.
         description: one line that says what is measured.
-        planes: picks or mixes the channels to measure, C × H × W in 0 .. 255 to any planes × H × W.
+        planes: picks or mixes the channels to measure, C × H × W in 0 .. 255 to any planes × H × W; None
+            measures cubes, and nothing else.
     """
 
     name: str
     description: str
-    planes: Callable[[Tensor], Tensor]
+    planes: Callable[[Tensor], Tensor] | None
+
+    @property
+    def of_cubes(self) -> bool:
+        """Whether cubes are measured, rather than pictures."""
+        return self.planes is None
 
     def measure(self, output: Tensor, target: Tensor, scale: int) -> dict[str, float]:
         """Compare one output with its target.
@@ -51,31 +61,35 @@ class Protocol:
         device that made the output.
 
         Args:
-            output: C × H × W in 0 .. 1 (clamped and rounded to 8 bits here), C = 1 or 3.
-            target: C × H × W in 0 .. 1, rounded to 8 bits too.
+            output: C × H × W in 0 .. 1 (clamped and rounded to 8 bits here), C = 1 or 3; of a cube any C,
+                clamped alone.
+            target: C × H × W in 0 .. 1, rounded to 8 bits too, but for a cube.
             scale: how many pixels of border to cut on each side.
 
         Returns:
-            `psnr` in dB (infinity where equal) and `ssim` (1 where equal).
+            `psnr` in dB (infinity where equal) and `ssim` (1 where equal); of a cube also `sam` in degrees
+            (0 where equal).
 
         Raises:
             ValueError: the shapes differ, are not C × H × W, or leave less than SSIM's window.
         """
         if output.shape != target.shape:
             raise ValueError(f"output is {tuple(output.shape)} but target is {tuple(target.shape)}")
-        if output.ndim != 3 or output.shape[0] not in (1, 3):
+        if output.ndim != 3 or (self.planes is not None and output.shape[0] not in (1, 3)):
             raise ValueError(f"a picture is C × H × W with 1 or 3 channels, not {tuple(output.shape)}")
         if min(output.shape[-2:]) < self.smallest_side(scale):
             raise ValueError(
                 f"{self.name} at ×{scale} needs {self.smallest_side(scale)} pixels a side, "
                 f"not {tuple(output.shape)}"
             )
+        if self.planes is None:
+            return measure_cube(output.detach().cpu(), target.detach().cpu())
         first, second = (self.planes(_cut(_levels(picture), scale)) for picture in (output, target))
         return {"psnr": psnr(first, second, peak=_PEAK), "ssim": ssim(first, second, peak=_PEAK)}
 
     def smallest_side(self, scale: int) -> int:
         """The shortest side in pixels that a target may have at this scale."""
-        return WINDOW + 2 * scale
+        return WINDOW if self.of_cubes else WINDOW + 2 * scale
 
 
 def protocol(name: str) -> Protocol:
@@ -124,4 +138,10 @@ SR_RGB = Protocol(
     name="sr-rgb",
     description="8-bit output, border of `scale` cut, RGB, PSNR of their joint error, mean of their SSIM",
     planes=_as_is,
+)
+
+CUBE = Protocol(
+    name="cube",
+    description="hyperspectral cubes: floats in 0..1, means of the bands' PSNR and SSIM, SAM in degrees",
+    planes=None,
 )

@@ -18,6 +18,10 @@ from torch import Tensor
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, which many super-resolution networks subtract from their input."""
 
+GRAY_WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
+"""Shares of red, green and blue in MATLAB's `rgb2gray`, the first row of the inverse of the NTSC matrix. Gray
+spans the full range, unlike Y."""
+
 _YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
 """Levels of Y, Cb and Cr for each of red, green and blue, which span 0 .. 1."""
 _BLACK = (16.0, 128.0, 128.0)
@@ -45,6 +49,13 @@ def rgb_to_y(rgb: Tensor, *, peak: float = 1.0) -> Tensor:
     # The coefficients are for RGB in 0 .. 1 and give 0 .. 255; `peak` sets both ends straight.
     of_red, of_green, of_blue = _YCBCR[0]
     return (of_red * red + of_green * green + of_blue * blue + _BLACK[0] * peak) / 255.0
+
+
+def gray_levels_of(levels: Tensor) -> Tensor:
+    """Return the gray levels that MATLAB's `rgb2gray` makes of `... 3 H W` in uint8, `... 1 H W` in uint8."""
+    # As doubles, so that halves fall as in MATLAB.
+    weights = torch.tensor(GRAY_WEIGHTS, dtype=torch.float64, device=levels.device)[:, None, None]
+    return (levels.double() * weights).sum(-3, keepdim=True).add_(0.5).floor_().to(torch.uint8)
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:

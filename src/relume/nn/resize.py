@@ -113,18 +113,21 @@ def imresize_uint8(image: Tensor, *, height: int, width: int) -> Tensor:
     return values.to(torch.uint8)
 
 
-def enlarge_bicubic(low: Tensor, *, scale: int) -> Tensor:
+def enlarge_bicubic(low: Tensor, *, scale: int, rounded: bool = True) -> Tensor:
     """MATLAB's bicubic enlargement of an 8-bit picture: the baseline of every table.
 
     Args:
         low: ... × h × w, floats in 0 .. 1, rounded to 8 bits first.
         scale: how many times larger the output is.
+        rounded: whether anything is rounded; floats are not.
 
     Returns:
-        ... × scale·h × scale·w, float32 in 0 .. 1, whole 8-bit levels.
+        ... × scale·h × scale·w, float32 in 0 .. 1, whole 8-bit levels or floats.
     """
-    levels = low.clamp(0, 1).mul(255).round().to(torch.uint8)
     height, width = (scale * side for side in low.shape[-2:])
+    if not rounded:
+        return imresize(low, height=height, width=width).clamp_(0, 1)
+    levels = low.clamp(0, 1).mul(255).round().to(torch.uint8)
     return imresize_uint8(levels, height=height, width=width).float() / 255
 
 

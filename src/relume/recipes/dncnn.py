@@ -3,7 +3,9 @@
 "gpu" has the paper's patches (arXiv:1608.03981, section 4.2): 128 of 40 pixels, or 50 where blind, and
 Adam at 1e-3, where the paper has stochastic gradient descent. "cpu" is made for one core.
 
-Variants of one channel are taught by gray photos, so colour ones must be made gray first.
+Variants of one channel are taught by what MATLAB's `rgb2gray` makes of colour photos, as the authors' code
+does, to which the noise is added afterwards. A validation set needs no noisy pictures: the recipe's noise is
+added to it, and figures stand beside those of the noisy input.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class DnCNNRecipe(Recipe):
 
     network: DnCNNConfig
     objective: PixelConfig = PixelConfig(name="mse")
-    validation: ValidationConfig = ValidationConfig(protocol="sr-rgb")
+    validation: ValidationConfig = ValidationConfig(protocol="sr-rgb", damaged=True)
 
 
 def recipe(variant: str, budget: str = "cpu") -> DnCNNRecipe:

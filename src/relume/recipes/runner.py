@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,10 +17,11 @@ from torch import Tensor
 
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
+from relume.core.contract import Contract
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
 from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
-from relume.data.benchmarks import Damage
+from relume.data.benchmarks import BenchmarkPairs, Damage, PairFiles, find_pairs
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -38,6 +38,9 @@ from relume.train.validation import Validation
 
 _TRIED = 2
 """Patches on which a step's demand is counted; some objectives compare one with another."""
+
+_PATIENCE = 60.0
+"""Seconds that a validation may take where only its time is wanted."""
 
 _LEAST_TAKEN_OVER = 0.5
 """Below this share of a network's parameter tensors, a start is surely not what was meant."""
@@ -70,11 +73,13 @@ class Rehearsal:
     Attributes:
         timing: of the steps.
         validation_seconds: of one validation; None where nothing is validated.
+        validated: whether one was done; else its seconds are reckoned from a part.
         whole_seconds: estimate for all steps and validations.
     """
 
     timing: Timing
     validation_seconds: float | None
+    validated: bool
     whole_seconds: float
 
 
@@ -103,13 +108,16 @@ class Run:
         self.folder = folder
         self.command = command
         self.system = find_variant(recipe.variant).system
-        self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(recipe.data.folders)
+        torch.manual_seed(recipe.seed)
+        self.network = zoo.build(recipe.network, system=self.system, steps=recipe.surgery)
+        contract = self.network.contract
+        self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(
+            recipe.data.folders, cubes=contract.of_cubes
+        )
         # The photos are part of what a run is: going on with others would be another run.
         resolved = {**recipe.model_dump(mode="json"), "photos": self.photos.digest}
         self.done = _steps_done(folder, resolved)
-        torch.manual_seed(recipe.seed)
-        self.network = zoo.build(recipe.network, system=self.system, steps=recipe.surgery)
-        scale, named = self.network.contract.scale, find_variant(recipe.variant).scale
+        scale, named = contract.scale, find_variant(recipe.variant).scale
         if scale != named:
             raise ConfigError(
                 f"{recipe.variant} enlarges by {named}, but its recipe was set to {scale}; "
@@ -129,14 +137,15 @@ class Run:
         degradation = recipe.degradation.build(scale)
         source_of_batches = PairLoader(
             self.photos, recipe.data, degradation, scale=scale,
-            channels=self.network.contract.channels, luma=self.network.contract.luma, seed=recipe.seed,
+            channels=contract.channels, luma=contract.luma, seed=recipe.seed,
         )  # fmt: skip
-        validate = None
-        if recipe.validation.folder is not None:
-            damage = Damage(function=degradation) if recipe.validation.damaged else None
-            validate = Validation(
-                recipe.validation, contract=self.network.contract, folder=folder, damage=damage
-            )
+        # Photos that do not fit the network are told first.
+        tried = source_of_batches.some(_TRIED)
+        damage = Damage(function=degradation) if recipe.validation.damaged else None
+        pairs = _validated(recipe, self.photos, contract, damage)
+        self._validation = None
+        if pairs is not None:
+            self._validation = Validation(recipe.validation, pairs, contract=contract, folder=folder)
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,
@@ -145,7 +154,7 @@ class Run:
             recipe,
             folder=folder,
             recipe=resolved,
-            validate=validate,
+            validate=self._validation,
             decides=recipe.validation.best,
             lowest=recipe.validation.lowest,
             observers=[
@@ -159,7 +168,7 @@ class Run:
         )
         world = self.loop.accelerator.num_processes
         _refuse_uneven(recipe, world)
-        self.demand = demand(self.loop.stepper, source_of_batches.some(_TRIED))
+        self.demand = demand(self.loop.stepper, tried)
         self.memory = self.demand.memory(recipe.data.batch // world // recipe.accumulate)
         _refuse_lack_of_memory(self.memory, self.loop)
 
@@ -198,20 +207,29 @@ class Run:
         self.loop.part()
         return self.weights_path
 
-    def rehearse(self, *, steps: int = 10) -> Rehearsal:
-        """Take a few real steps and validate once; the weights move, so train with another `Run`."""
+    def rehearse(self, *, steps: int = 10, tell: Callable[[str, int, int], None]) -> Rehearsal:
+        """Take a few real steps and validate once; the weights move, so train with another `Run`.
+
+        What would take more than about a minute is reckoned from a part.
+
+        Args:
+            steps: how many are timed.
+            tell: told what is done, and how much of how much.
+        """
         # Loaders begin by working ahead, so what they can keep up shows only later.
         ahead = self.recipe.data.workers * self.recipe.data.ahead
-        timing = time_steps(self.loop, warm_up=2 + ahead, steps=steps)
-        seconds = None
-        if self.loop.validate is not None and self.loop.accelerator.is_main_process:
+        tell("timing steps", 0, 2 + ahead + steps)
+        timing = time_steps(
+            self.loop, warm_up=2 + ahead, steps=steps, tell=lambda done, of: tell("timing steps", done, of)
+        )
+        seconds, validated = None, False
+        if self._validation is not None and self.loop.accelerator.is_main_process:
+            tell("validating", 0, 1)
             self.folder.mkdir(parents=True, exist_ok=True)
-            started = time.perf_counter()
-            self.loop.validate(self.network.eval(), 0)
-            seconds = time.perf_counter() - started
+            seconds, validated = self._validation.rehearse(self.network.eval(), most_seconds=_PATIENCE)
         validations = -(-self.recipe.steps // self.recipe.validate_every)
         whole = timing.seconds * self.recipe.steps + (seconds or 0.0) * validations
-        return Rehearsal(timing, seconds, whole)
+        return Rehearsal(timing, seconds, validated, whole)
 
     def _write(self, path: Path, state: Mapping[str, Tensor], step: int, *, finished: bool = False) -> None:
         recipe, device = self.recipe, self.loop.accelerator.device
@@ -246,6 +264,29 @@ class Run:
             recipe=_without_places(recipe.model_dump(mode="json")),
         )
         write_checkpoint(path, network.state_dict(), header)
+
+
+def _validated(
+    recipe: Recipe, photos: PhotoList | PieceList, contract: Contract, damage: Damage | None
+) -> BenchmarkPairs | None:
+    """Return what is validated on: the set that is named, else what is held out of the photos, if anything.
+
+    Raises:
+        DataError: the set cannot be found.
+    """
+    if recipe.validation.folder is not None:
+        return find_pairs(
+            recipe.validation.folder, scale=contract.scale, damage=damage, cubes=contract.of_cubes
+        )
+    if not recipe.data.held_out:
+        return None
+    files = [
+        PairFiles(
+            set_name="held out", high_path=path, low_path=None, damage=damage, held_out=recipe.data.held_out
+        )
+        for path in photos.paths
+    ]
+    return BenchmarkPairs(files, scale=contract.scale)
 
 
 def _freeze(network: Network, beginnings: tuple[str, ...]) -> None:

@@ -16,6 +16,9 @@ they do for noise of 25 levels from 15; the real ones then go on with a discrimi
 1e-4, which is another run (`--start` and `--set objective=adversarial`). "swinir-plain", which DCPT trains on
 five damages, has the numbers of noise.
 
+Gray variants are taught by what MATLAB's `rgb2gray` makes of colour photos; what restores is validated on the
+set that is named, damaged in the recipe's way.
+
 "cpu" is for trying out: a step takes one to five seconds on one core, a run from a quarter of an hour
 (classical) to an hour and a half (real, large).
 """
@@ -111,6 +114,6 @@ def recipe(variant: str, budget: str = "cpu") -> SwinIRRecipe:
         network=network,
         degradation=_DAMAGES.get(variant, BicubicConfig()),
         objective=PixelConfig(name="charbonnier" if restores else "l1"),
-        validation=ValidationConfig(protocol="sr-rgb" if restores else "sr-y"),
+        validation=ValidationConfig(protocol="sr-rgb" if restores else "sr-y", damaged=restores),
         **settings,
     )

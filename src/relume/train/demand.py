@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -19,6 +19,9 @@ from relume.train.loop import Loop
 from relume.train.objectives.base import Partnered
 from relume.train.state import Holdings
 from relume.train.stepping import Stepper
+
+_FEW = 2
+"""Patches of each part of a batch that must do where a whole one takes too long; some objectives compare."""
 
 
 @dataclass(frozen=True)
@@ -117,49 +120,89 @@ class Timing:
         data_share: share of the time that was spent waiting for data.
         memory: largest memory of the process so far (of the GPU, where it computes there), bytes; None where
             it cannot be read.
+        patches: of each step that was measured. Fewer than the process's share of a batch where that would
+            have taken too long: then `seconds` is reckoned from them, and `memory` is theirs.
+        whole: whether they were all.
     """
 
     steps: int
     seconds: float
     data_share: float
     memory: int | None
+    patches: int
+    whole: bool
 
 
-def time_steps(loop: Loop, *, warm_up: int = 2, steps: int = 10, most_seconds: float = 60.0) -> Timing:
+def time_steps(
+    loop: Loop,
+    *,
+    warm_up: int = 2,
+    steps: int = 10,
+    most_seconds: float = 30.0,
+    tell: Callable[[int, int], None],
+) -> Timing:
     """Take a few real steps and time them; the weights move, but nothing is written.
+
+    Where a few steps on whole batches would take longer than there is time, a few patches of each batch must
+    do, and the time of a whole one is reckoned from them.
 
     Args:
         loop: a loop that is not to be run afterwards.
         warm_up: steps that are not counted; loaders that work ahead need as many as they are ahead.
         steps: how many are counted.
-        most_seconds: past this time, those that there are must do.
+        most_seconds: past this time, those that there are must do. Several processes take no notice.
+        tell: told how many steps of how many are done.
     """
     device = loop.accelerator.device
     total = min(warm_up + steps, loop.config.steps)
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     batches = loop.source.batches(0, total, rank=rank, world=world, device=device)
     loop.stepper.train()
+    patches, share, reckoned = 0, 0, 1.0
     began = time.perf_counter()
+
+    def work(batch: Mapping[str, Tensor], step: int) -> float:
+        started = time.perf_counter()
+        loop.stepper.step({name: values[:patches] for name, values in batch.items()}, step)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
     times: list[tuple[float, float]] = []
     with workers_watched(), closing(batches):
         for step in range(total):
             started = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - started
-            loop.stepper.step(batch, step)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append((time.perf_counter() - started, waited))
-            # Several processes must take the same number of steps.
+            if step == 0:
+                patches = share = len(batch["input"])
+            few = _FEW * loop.config.accumulate
+            # Several processes must take the same steps.
+            if step == 0 and world == 1 and share > few:
+                patches, reckoned = few, share / few
+                seconds = work(batch, step)
+                # The first step is slow where devices and libraries have yet to wake.
+                if seconds * reckoned > most_seconds / 3 and seconds < most_seconds / 3:
+                    seconds = work(batch, step)
+                if seconds * reckoned <= most_seconds / 3:
+                    patches, reckoned = share, 1.0
+                    seconds = work(batch, step)
+            else:
+                seconds = work(batch, step)
+            times.append((seconds * reckoned, waited))
+            tell(step + 1, total)
             if world == 1 and time.perf_counter() - began > most_seconds:
                 break
     counted = times[warm_up:] or times[-1:]
     memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
+    whole = sum(seconds + waited for seconds, waited in counted)
     return Timing(
         steps=len(counted),
-        seconds=statistics.median(seconds for seconds, _ in counted),
-        data_share=sum(waited for _, waited in counted) / sum(seconds for seconds, _ in counted),
+        seconds=statistics.median(seconds + waited for seconds, waited in counted),
+        data_share=sum(waited for _, waited in counted) / whole,
         memory=memory,
+        patches=patches,
+        whole=patches == share,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,18 +12,22 @@ from torch import Tensor, nn
 
 from relume.core.config import Config
 from relume.core.contract import Contract
+from relume.core.errors import ConfigError
 from relume.core.sheets import contact_sheet, save_sheet
-from relume.data.benchmarks import Damage, find_pairs
+from relume.data.benchmarks import Pair
 from relume.measures.protocols import protocol
 from relume.nn.channels import run_picture
-from relume.nn.resize import enlarge_bicubic
+
+_PART = 48
+"""Side in input pixels of what a validation's time is reckoned from."""
 
 
 class ValidationConfig(Config):
     """What to validate on.
 
     Attributes:
-        folder: a benchmark set as `relume evaluate` takes it; None validates nothing.
+        folder: a benchmark set as `relume evaluate` takes it; None validates on what training holds out
+            (`data.held_out`), if anything.
         protocol: how it is measured.
         pictures: how many of the set are saved as pictures, beside bicubic and target.
         best: the figure that decides which weights are best.
@@ -40,33 +45,40 @@ class ValidationConfig(Config):
 
 
 class Validation:
-    """Enlarges the set with a network, measures, and saves pictures under `pictures/`.
+    """Enlarges a set with a network, measures, and saves pictures under `pictures/`.
 
-    The pictures are RGB; a model of other channels gets them as it does in use (`nn.channels`).
+    Pictures are RGB; a model of other channels gets them as it does in use (`nn.channels`).
 
     Args:
-        config: the set and the protocol; its folder must be given.
+        config: the protocol and what is saved.
+        pairs: the set.
         contract: the network's.
         folder: the run's folder.
-        damage: what makes low pictures, where the set is to be damaged.
 
     Raises:
-        DataError: the set cannot be found or used.
+        DataError: the set cannot be used.
+        ConfigError: cubes are to be measured as pictures, or the other way round.
     """
 
     def __init__(
-        self, config: ValidationConfig, *, contract: Contract, folder: Path, damage: Damage | None = None
+        self, config: ValidationConfig, pairs: Iterable[Pair], *, contract: Contract, folder: Path
     ) -> None:
-        assert config.folder is not None
         scale = contract.scale
-        self._pairs = list(find_pairs(config.folder, scale=scale, damage=damage))
         self._protocol = protocol(config.protocol)
+        if self._protocol.of_cubes != contract.of_cubes:
+            kind = "cubes" if contract.of_cubes else "pictures"
+            raise ConfigError(
+                f"validation.protocol {config.protocol} does not measure {kind}, which this model takes"
+            )
+        self._pairs = [pair.fitting(contract) for pair in pairs]
         for pair in self._pairs:
             pair.refuse_smaller(self._protocol.smallest_side(scale), needed_by=self._protocol.name)
         self._contract = contract
         self._folder = folder / "pictures"
         self._pictures = config.pictures
-        self._bicubic = [enlarge_bicubic(pair.low, scale=scale) for pair in self._pairs]
+        # Where nothing is enlarged, this is the input itself.
+        self._bicubic = [pair.bicubic() for pair in self._pairs]
+        self._plain = "bicubic" if scale > 1 else "input"
         self._baseline = [
             self._protocol.measure(bicubic, pair.high, scale)
             for bicubic, pair in zip(self._bicubic, self._pairs, strict=True)
@@ -74,28 +86,51 @@ class Validation:
 
     @torch.inference_mode()
     def __call__(self, network: nn.Module, step: int) -> Mapping[str, float]:
-        """Return mean psnr and ssim over the set, and bicubic's beside them."""
-        device = next(network.parameters()).device
+        """Return the protocol's figures, means over the set, and bicubic's beside them."""
         figures = []
         for index, pair in enumerate(self._pairs):
-            output = run_picture(
-                network, pair.low[None].to(device),
-                channels=self._contract.channels, luma=self._contract.luma,
-            )[0].float().cpu()  # fmt: skip
+            output = self._enlarged(network, pair.low)
             figures.append(self._protocol.measure(output, pair.high, self._contract.scale))
             if index < self._pictures:
                 self._save(index, output, figures[-1], step)
         return {
-            **{name: _mean(figures, name) for name in ("psnr", "ssim")},
-            **{f"{name}_bicubic": _mean(self._baseline, name) for name in ("psnr", "ssim")},
+            **{name: _mean(figures, name) for name in figures[0]},
+            **{f"{name}_bicubic": _mean(self._baseline, name) for name in figures[0]},
         }
+
+    @torch.inference_mode()
+    def rehearse(self, network: nn.Module, *, most_seconds: float) -> tuple[float, bool]:
+        """Validate once where there is time for it; pictures are saved as ever.
+
+        Returns:
+            The seconds that it took, and whether it was done; else they are reckoned, pixel by pixel, from a
+            part of a picture.
+        """
+        part = self._pairs[0].low[:, :_PART, :_PART]
+        spent = 0.0
+        for _ in range(2):  # the first time may be slow
+            started = time.perf_counter()
+            self._enlarged(network, part)
+            spent = time.perf_counter() - started
+        reckoned = spent * sum(pair.low[0].numel() for pair in self._pairs) / part[0].numel()
+        if reckoned > most_seconds:
+            return reckoned, False
+        started = time.perf_counter()
+        self(network, 0)
+        return time.perf_counter() - started, True
+
+    def _enlarged(self, network: nn.Module, low: Tensor) -> Tensor:
+        device = next(network.parameters()).device
+        contract = self._contract
+        output = run_picture(network, low[None].to(device), channels=contract.channels, luma=contract.luma)
+        return output[0].float().cpu()
 
     def _save(self, index: int, output: Tensor, figures: Mapping[str, float], step: int) -> None:
         pair, baseline = self._pairs[index], self._baseline[index]
         self._folder.mkdir(exist_ok=True)
         sheet = contact_sheet(
             [
-                (f"bicubic, {baseline['psnr']:.2f} dB", self._bicubic[index]),
+                (f"{self._plain}, {baseline['psnr']:.2f} dB", self._bicubic[index]),
                 (f"step {step}, {figures['psnr']:.2f} dB", output),
                 (f"{pair.name}, original", pair.high),
             ]

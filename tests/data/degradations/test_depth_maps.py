@@ -14,7 +14,7 @@ from relume.core.errors import DataError
 from relume.core.pictures import Picture, write
 from relume.data.benchmarks import Damage, find_pairs
 from relume.data.degradations.base import Place
-from relume.data.degradations.depth_maps import DepthMaps
+from relume.data.degradations.depth_maps import DepthMaps, Distant
 from relume.data.degradations.haze import HazeConfig
 from relume.data.degradations.one_of import OneOfConfig
 from relume.data.degradations.underwater import UnderwaterConfig
@@ -156,6 +156,50 @@ def test_benchmarks_are_damaged_by_their_maps(tmp_path):
     (pair,) = find_pairs(tmp_path / "set", scale=1, damage=Damage(function=haze))
     passed = torch.exp(-METRES / METRES.max()).float()
     assert (pair.low - 0.2 * passed - (1 - passed)).abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("kind", ["photo", "cube"])
+def test_what_is_held_out_has_its_part_of_the_map(tmp_path, kind):
+    """Brightness is the distance, so that haze follows from each pixel of the part alone."""
+    shares = (METRES / METRES.max()).float().expand(3 if kind == "photo" else 5, -1, -1)
+    (tmp_path / "set").mkdir()
+    if kind == "photo":
+        write(Picture(pixels=shares, bits=16), tmp_path / "set/a.png")
+    else:
+        np.save(tmp_path / "set/a.npy", shares.permute(1, 2, 0).numpy())
+    save_map(tmp_path / "maps/a.npy")
+    known = Follows(DepthMaps(tmp_path / "maps"))
+    (pair,) = find_pairs(
+        tmp_path / "set", scale=1, damage=Damage(function=known), cubes=kind == "cube", held_out=0.25
+    )
+    assert pair.high.shape == (len(shares), 10, WIDTH)
+    assert (pair.high - shares[:, 30:]).abs().max() < 1 / 255
+    assert (pair.low - shares[:, 30:]).abs().max() < 1 / 255
+
+
+class Follows(Distant):
+    """Shows the distance itself."""
+
+    def __call__(
+        self, high: torch.Tensor, *, generator: torch.Generator, distance: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert distance is not None
+        return distance.expand_as(high)
+
+
+def test_trainings_on_cubes_find_the_maps_of_their_cubes(tmp_path):
+    shares = (METRES / METRES.max()).float().expand(5, -1, -1)
+    (tmp_path / "set").mkdir()
+    np.save(tmp_path / "set/a.npy", shares.permute(1, 2, 0).numpy())
+    save_map(tmp_path / "maps/a.mat")
+    config = PatchesConfig(folders=(tmp_path / "set",), patch=16, batch=16, held_out=0.25)
+    photos = PhotoList.find(config.folders, cubes=True)
+    known = Follows(DepthMaps(tmp_path / "maps"))
+    (batch,) = PairLoader(photos, config, known, scale=1, channels=5, seed=1).batches(0, 1)
+    assert (batch["input"] - batch["target"]).abs().max() < 1e-6
+    save_map(tmp_path / "maps/a.mat", METRES[:30])
+    with pytest.raises(DataError, match=r"a\.mat is 48x30, but its photo .*a\.npy is 48x40"):
+        PairLoader(photos, config, Follows(DepthMaps(tmp_path / "maps")), scale=1, channels=5, seed=1)
 
 
 def test_a_map_for_a_single_photo(tmp_path):

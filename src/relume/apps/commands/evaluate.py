@@ -26,9 +26,26 @@ def evaluate(
     *,
     data: Annotated[
         list[str],
-        typer.Option("--data", help="Folder of a set or of several, or NAME=FOLDER; may be repeated."),
+        typer.Option(
+            "--data", help="Folder of a set or of several, or NAME=FOLDER, or a file; may be repeated."
+        ),
     ],
-    protocol: Annotated[str, typer.Option(help="How to measure: sr-y (as papers do) or sr-rgb.")] = "sr-y",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="How to measure: sr-y (as papers do), sr-rgb, or cube for hyperspectral cubes. "
+            "Default: sr-y, or cube for models of cubes."
+        ),
+    ] = None,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.99,
+            help="Measure only the lowest share of each picture's rows: what a training with "
+            "data.held_out left out.",
+        ),
+    ] = 0.0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the CSV and JSON files; made when missing.")
     ] = Path("evaluation"),
@@ -64,19 +81,20 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure models on pictures whose originals are known, beside bicubic."""
-    from relume.apps.evaluating import Way, measured, set_and_folder, with_weights
+    from relume.apps.evaluating import Way, measured, set_and_folder, usual_protocol, with_weights
     from relume.apps.face import variant_named
     from relume.insight.evaluate import write_csv, write_json
     from relume.measures.protocols import protocol as find_protocol
 
-    way = Way(
-        data=tuple(map(set_and_folder, data)), protocol=find_protocol(protocol), make_low=make_low,
-        degradation=degradation, settings=tuple(settings or ()), seed=seed, tile=tile, device=device,
-        strength=strength,
-    )  # fmt: skip
     chosen = list(dict.fromkeys(map(variant_named, [*(with_weights() if every else ()), *(names or ())])))
     if not chosen:
         raise RelumeError("name a model or a weights file, or take --all")
+    way = Way(
+        data=tuple(map(set_and_folder, data)),
+        protocol=find_protocol(protocol) if protocol else usual_protocol(chosen), make_low=make_low,
+        degradation=degradation, settings=tuple(settings or ()), seed=seed, tile=tile, device=device,
+        strength=strength, held_out=held_out,
+    )  # fmt: skip
     if len(chosen) > 1 or every:
         if record:
             raise RelumeError("--record is for one model; leave it out, or name a single weights file")
@@ -89,7 +107,7 @@ def evaluate(
     _check_outputs(output, Path(name) if record else None)
     restorer, result = measured(name, way)
     out.print(_table(result, restorer.name))
-    stem = f"{Path(name).stem}-{protocol}{way.suffix}"
+    stem = f"{Path(name).stem}-{way.protocol.name}{way.suffix}"
     output.mkdir(exist_ok=True)
     write_csv(result, output / f"{stem}.csv")
     write_json(result, output / f"{stem}.json", model=_facts(name, restorer, way))
@@ -157,16 +175,19 @@ def _table(result: Evaluation, name: str) -> Table:
         title=f"{name}, x{scale}, protocol {protocol.name}: {protocol.description}", title_justify="left"
     )
     table.add_column("set")
-    for heading in ("pictures", "PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM", "gain", "s/picture"):
+    metrics = list(result.means[0].scores)
+    names = [metric.upper() for metric in metrics]
+    for heading in ("pictures", *names, *(f"bicubic {name}" for name in names), "gain", "s/picture"):
         table.add_column(heading, justify="right")
     for mean in result.means:
         table.add_row(
             mean.set_name,
             str(mean.pictures),
-            f"{mean.scores['psnr']:.3f}",
-            f"{mean.scores['ssim']:.4f}",
-            f"{mean.bicubic['psnr']:.3f}",
-            f"{mean.bicubic['ssim']:.4f}",
+            *(
+                f"{figures[metric]:.{4 if metric == 'ssim' else 3}f}"
+                for figures in (mean.scores, mean.bicubic)
+                for metric in metrics
+            ),
             f"{mean.scores['psnr'] - mean.bicubic['psnr']:+.3f}",
             f"{mean.seconds:.2f}",
         )

@@ -57,12 +57,13 @@ def train(
         typer.Option(
             "--dry-run",
             help="Take a few steps, print the recipe, what it needs and how long it will take, and leave "
-            "nothing behind.",
+            "nothing behind. What takes too long here is reckoned from a part.",
         ),
     ] = False,
 ) -> None:
     """Train a model; started again with the same settings, it goes on where it was."""
     from relume.apps.settings import parse_settings
+    from relume.core.catalogue import find_variant
     from relume.core.errors import MissingDependencyError, RelumeError
 
     try:
@@ -93,7 +94,8 @@ def train(
         return
     folder = run or Path("runs") / name
     with progress_bar() as bar:
-        prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, name)])
+        plain = "bicubic" if find_variant(recipe.variant).scale > 1 else "input"
+        prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, name, plain)])
         if prepared.done == recipe.steps and prepared.weights_path.exists():
             raise RelumeError(
                 f"{folder} holds this run, finished ({recipe.steps} steps); choose another --run folder"
@@ -103,6 +105,9 @@ def train(
             err.print(f"{folder} holds this run; going on after step {prepared.done} of {recipe.steps}")
         elif recipe.start and main:
             err.print(f"starting from {recipe.start}: {prepared.taken_over:.0%} of the layers' weights fit")
+        if recipe.data.held_out and main:
+            use = "" if recipe.validation.folder else ", and validated on"
+            err.print(f"the lowest {recipe.data.held_out:.0%} of each picture's rows are held out{use}")
         weights = prepared.train()
     if main:
         out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)
@@ -114,11 +119,14 @@ def _rehearse(recipe: Recipe, text: str) -> None:
     from relume.recipes.runner import Run
     from relume.train.demand import memory_left, trained_parameters
 
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, progress_bar() as bar:
+        task = bar.add_task("looking at the photos, trying the losses on two patches", total=None)
         prepared = Run(recipe, Path(place) / "run", command="")
         loop = prepared.loop
         left = memory_left(loop.accelerator.device)
-        rehearsal = prepared.rehearse()
+        rehearsal = prepared.rehearse(
+            tell=lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
+        )
         main, world = loop.accelerator.is_main_process, loop.accelerator.num_processes
         loop.part()
     if not main:
@@ -127,17 +135,21 @@ def _rehearse(recipe: Recipe, text: str) -> None:
     each = recipe.data.batch // world // recipe.accumulate
     processes = f"{world} process{'es' if world > 1 else ''} with {recipe.accumulate} x {each} each"
     whole = timedelta(seconds=round(rehearsal.whole_seconds))
+    how, held = f"median of {timing.steps}", f"{megabytes(timing.memory)} the most that a process held"
+    if not timing.whole:
+        how, held = f"{how}, reckoned from {timing.patches} patches", "not measured with a whole batch"
     rows = {
         "parameters": f"{count_parameters(network):,}, {trained_parameters(network):,} trained",
         "multiply-accumulates": f"{prepared.demand.macs / 1e9:.3f} G for a patch of {patch}x{patch}",
         "batch": f"{recipe.data.batch} patches: {processes}",
-        "memory": f"{megabytes(prepared.memory)} estimated, {megabytes(timing.memory)} the most that a "
-        f"process held, {megabytes(left)} free before, on {loop.accelerator.device}",
-        "time": f"{timing.seconds:.4g} s a step (median of {timing.steps})",
+        "memory": f"{megabytes(prepared.memory)} estimated, "
+        f"{held}, {megabytes(left)} free before, on {loop.accelerator.device}",
+        "time": f"{timing.seconds:.4g} s a step ({how})",
         "waiting for data": f"{timing.data_share:.1%} of the time",
     }
     if rehearsal.validation_seconds is not None:
-        rows["a validation"] = f"{rehearsal.validation_seconds:.3g} s"
+        part = "" if rehearsal.validated else ", reckoned from a part of a picture"
+        rows["a validation"] = f"{rehearsal.validation_seconds:.3g} s{part}"
     rows["the whole run"] = f"{whole} for {recipe.steps:,} steps"
     out.print(text, markup=False)
     for name, value in rows.items():
@@ -158,9 +170,10 @@ def _command() -> str:
 class _Console:
     """Shows a bar with the newest figures, and a line for each validation."""
 
-    def __init__(self, bar: Progress, name: str) -> None:
+    def __init__(self, bar: Progress, name: str, plain: str) -> None:
         self._bar = bar
         self._name = name
+        self._plain = plain
         self._task: TaskID | None = None
         self._steps = 0
 
@@ -184,7 +197,7 @@ class _Console:
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         plain = {name: values[f"{name}_bicubic"] for name in values if f"{name}_bicubic" in values}
         figures = [
-            f"{name} {values[name]:.4f}" + (f" (bicubic {plain[name]:.4f})" if name in plain else "")
+            f"{name} {values[name]:.4f}" + (f" ({self._plain} {plain[name]:.4f})" if name in plain else "")
             for name in values
             if not name.endswith("_bicubic")
         ]

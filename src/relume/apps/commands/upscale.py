@@ -1,4 +1,4 @@
-"""`relume upscale`: pictures in, bigger pictures out."""
+"""`relume upscale`: pictures in, bigger pictures out; and cubes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _BATCHES = "Batches"
 def upscale(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures, folders of pictures, and quoted patterns like 'a/**/*.jpg'."),
+        typer.Argument(
+            help="Pictures, folders of pictures, and quoted patterns like 'a/**/*.jpg'. For models of cubes: "
+            "hyperspectral cubes, .mat or .npy."
+        ),
     ] = None,
     more_inputs: Annotated[
         list[Path] | None,
@@ -44,7 +47,8 @@ def upscale(
     format: Annotated[  # noqa: A002
         str | None,
         typer.Option(
-            help="png, jpeg, tiff, webp or avif; default: as the output is named, else the input's.",
+            help="png, jpeg, tiff, webp or avif, or mat or npy for cubes; default: as the output is named, "
+            "else the input's.",
             rich_help_panel=_FILES,
         ),
     ] = None,

@@ -2,7 +2,7 @@
 
 So a picture far larger than memory is made: only the rows in hand are ever floats.
 
-Shapes: B bands (gray, gray + alpha, RGB or RGB + alpha), H height, W width, h rows in hand.
+Shapes: B bands (gray, gray + alpha, RGB or RGB + alpha; those of a cube), H height, W width, h rows in hand.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from relume.core.pictures import ifd
 from relume.core.pictures.contents import Contents, Scratch
 from relume.core.pictures.ifd import Entry, Layout
 
-Levels = npt.NDArray[np.uint8 | np.uint16]
+Levels = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 
 ROWS: Final = 256
 """Rows that are worth taking at a time: many enough to be quick, few enough to be small."""
 
+# Of the samples of cubes.
+_FLOAT: Final = 32
 # Bytes in hand while a picture on disk is turned.
 _TURNED_AT_ONCE: Final = 1 << 24
 # Before the levels on disk stands a BigTIFF header, see `_tiff_around`; and the rows of its strips.
@@ -40,18 +42,20 @@ class NotANumberError(PictureError):
 
 
 class Canvas:
-    """Levels H×W×B of 8 to 16 bits. Made by `empty` or `decoded`; a context manager, which closes it.
+    """Levels H×W×B of 8 to 16 bits, or a cube's floats of 32. Made by `empty` or `decoded`; a context
+    manager, which closes it.
 
     Attributes:
         height: Rows.
         width: Columns.
-        bands: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
-        bits: Per sample: 8, 10, 12 or 16. The largest level, 2^bits - 1, stands for 1.
+        bands: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha; any number of 32 bits.
+        bits: Per sample: 8, 10, 12 or 16. The largest level, 2^bits - 1, stands for 1. Or 32, float32.
         folder: Where it lies on disk, None in memory.
     """
 
     def __init__(self, height: int, width: int, bands: int, bits: int, store: Levels | Scratch) -> None:
-        if not (height > 0 and width > 0 and bands in (1, 2, 3, 4) and bits in (8, 10, 12, 16)):
+        known = bands > 0 if bits == _FLOAT else bands in (1, 2, 3, 4) and bits in (8, 10, 12, 16)
+        if not (height > 0 and width > 0 and known):
             raise ValueError(f"no canvas can have {height}x{width}x{bands} levels of {bits} bits")
         self.height = height
         self.width = width
@@ -67,8 +71,8 @@ class Canvas:
         Args:
             height: Rows.
             width: Columns.
-            bands: 1, 2, 3 or 4.
-            bits: 8, 10, 12 or 16 per sample.
+            bands: 1, 2, 3 or 4; any number of 32 bits.
+            bits: 8, 10, 12, 16 or 32 per sample.
             folder: On whose disk it is to lie; None for memory.
 
         Raises:
@@ -109,7 +113,7 @@ class Canvas:
     @property
     def largest(self) -> int:
         """The level that stands for 1."""
-        return (1 << self.bits) - 1
+        return 1 if self.bits == _FLOAT else (1 << self.bits) - 1
 
     @property
     def size(self) -> str:
@@ -129,7 +133,7 @@ class Canvas:
         return torch.from_numpy(planes)
 
     def put(self, top: int, values: Tensor) -> None:
-        """Store full rows, in any order: clamped to 0..1, halves rounded up.
+        """Store full rows, in any order: clamped to 0..1 and, but for floats, rounded, halves up.
 
         Args:
             top: The first row.
@@ -150,7 +154,10 @@ class Canvas:
                     raise NotANumberError(
                         "the picture holds values that are no numbers (NaN); restore it again in float32"
                     )
-                levels[..., band] = rows.clamp(0, 1).mul_(self.largest).add_(0.5).floor_().numpy()
+                rows = rows.clamp(0, 1)
+                if self.bits != _FLOAT:
+                    rows = rows.mul_(self.largest).add_(0.5).floor_()
+                levels[..., band] = rows.numpy()
             self.put_levels(top + at, levels)
 
     def levels(self, top: int, bottom: int, left: int = 0, right: int | None = None) -> Levels:
@@ -216,7 +223,7 @@ class Canvas:
         return self.levels(0, self.height, top, bottom)
 
     def image(self) -> pyvips.Image:
-        """Return it for libvips to read once, from top to bottom; 10 and 12 bits fill the upper of 16.
+        """Return levels for libvips to read once, from top to bottom; 10 and 12 bits fill the upper of 16.
 
         The canvas must stay open and unchanged until the image has been read.
         """
@@ -284,5 +291,7 @@ def _tiff_around(height: int, width: int, bands: int, bits: int) -> tuple[bytes,
     return head, ifd.build_directory(entries, end, layout)
 
 
-def _dtype(bits: int) -> np.dtype[np.uint8 | np.uint16]:
+def _dtype(bits: int) -> np.dtype[np.uint8 | np.uint16 | np.float32]:
+    if bits == _FLOAT:
+        return np.dtype(np.float32)
     return np.dtype(np.uint16 if bits > 8 else np.uint8)

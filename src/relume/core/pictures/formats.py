@@ -18,7 +18,11 @@ SUFFIXES: Final[dict[str, str]] = {
     ".webp": "webp",
     ".avif": "avif",
 }
-"""File name endings, in lower case, and the format each stands for."""
+"""Endings of pictures' file names, in lower case, and the format each stands for."""
+
+CUBES: Final[dict[str, str]] = {".mat": "mat", ".npy": "npy"}
+"""The same of hyperspectral cubes. Files of many kinds end so, hence folders are searched for them only where
+cubes are wanted."""
 
 SNIFF_BYTES: Final = 512
 """How much of a file's beginning `sniff` wants to see."""
@@ -30,7 +34,7 @@ class Ability:
 
     Attributes:
         title: The format's name as people write it.
-        bits: The largest number of bits per sample.
+        bits: The largest number of bits per sample; 32 for the floats of cubes, and nothing else.
         alpha: Whether it holds transparency.
         gray: Whether it holds one-channel pictures.
         side: The longest side in pixels that its writer takes.
@@ -51,6 +55,8 @@ ABILITIES: Final[dict[str, Ability]] = {
     "tiff": Ability(title="TIFF", bits=16, alpha=True, gray=True, side=10_000_000),
     "webp": Ability(title="WebP", bits=8, alpha=True, gray=False, side=16_383),
     "avif": Ability(title="AVIF", bits=12, alpha=True, gray=False, side=16_384),
+    "mat": Ability(title="MATLAB", bits=32, alpha=False, gray=True, side=2**31 - 1),
+    "npy": Ability(title="NumPy", bits=32, alpha=False, gray=True, side=2**31 - 1),
 }
 
 SUPPORTED: Final = "PNG, JPEG, TIFF, WebP and AVIF"
@@ -81,7 +87,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """
     suffix = Path(path).suffix
     try:
-        return SUFFIXES[suffix.lower()]
+        return {**SUFFIXES, **CUBES}[suffix.lower()]
     except KeyError:
         what = f"the ending {suffix!r} is no picture format" if suffix else "the name has no ending"
         raise PictureError(
@@ -101,6 +107,11 @@ def sniff(head: bytes) -> str | None:
         return "webp"
     if head[4:8] == b"ftyp" and {b"avif", b"avis"} & set(_brands(head)):
         return "avif"
+    # Without its mark at byte 126, which tells the order of bytes, the former is an older or a newer file.
+    if head.startswith((b"MATLAB", b"\x89HDF")) or head[126:128] in (b"IM", b"MI"):
+        return "mat"
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
     return None
 
 

@@ -1,6 +1,6 @@
 """What one picture file held: as floats in memory, or as levels in memory or on disk.
 
-Shapes: C channels (1 gray, 3 RGB), H height, W width, h rows in hand.
+Shapes: C channels (1 gray, 3 RGB; the bands of a cube), H height, W width, h rows in hand.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from relume.core.cubes import CubeForm
 from relume.core.pictures.canvas import Canvas
 
 
@@ -22,17 +23,19 @@ class Picture:
 
     Attributes:
         pixels: Float32, C×H×W with C = 1 (gray) or 3 (RGB), 0..1: the stored values
-            divided by the largest level, with no change of gamma.
+            divided by the largest level, with no change of gamma. Of a cube any C, and
+            divided by the largest value that it holds.
         alpha: Float32, 1×H×W, 0..1, straight (colour is not multiplied by it).
         bits: 8 or 16, what the file stored. Depths below 8 count as 8, the 10 and 12
-            bits of AVIF count as 16.
+            bits of AVIF count as 16. 32 for a cube, whose samples are floats.
         icc: Colour profile.
         exif: EXIF as a bare TIFF structure (no "Exif" prefix). As read, the orientation
             has been applied to the pixels and set to 1.
         xmp: XMP packet.
         dpi: Horizontal and vertical resolution, in pixels per inch.
-        format: "png", "jpeg", "tiff", "webp" or "avif": what it was read from.
+        format: "png", "jpeg", "tiff", "webp", "avif", "mat" or "npy": what it was read from.
         notes: What was changed on reading and a user should know, one sentence each.
+        cube: Of a cube, its units and how its file keeps it.
 
     Raises:
         ValueError: When shapes, types or bits do not fit together.
@@ -47,10 +50,11 @@ class Picture:
     dpi: tuple[float, float] | None = None
     format: str | None = None
     notes: tuple[str, ...] = ()
+    cube: CubeForm | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
-        if len(shape) != 3 or shape[0] not in (1, 3) or 0 in shape:
+        if len(shape) != 3 or (shape[0] not in (1, 3) and not self.cube) or 0 in shape:
             raise ValueError(f"pixels must be 1×H×W or 3×H×W and not empty, not {shape}")
         if self.pixels.dtype != torch.float32:
             raise ValueError(f"pixels must be float32, not {self.pixels.dtype}")
@@ -61,12 +65,11 @@ class Picture:
                     f"alpha must be float32 of shape {expected}, "
                     f"not {self.alpha.dtype} of shape {tuple(self.alpha.shape)}"
                 )
-        if self.bits not in (8, 16):
-            raise ValueError(f"bits must be 8 or 16, not {self.bits}")
+        _check_bits(self.bits, self.cube)
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 for RGB; alpha does not count."""
+        """1 for gray, 3 for RGB, the bands of a cube; alpha does not count."""
         return int(self.pixels.shape[0])
 
     @property
@@ -119,9 +122,10 @@ class StoredPicture:
         dpi: Resolution.
         format: What it was read from.
         notes: What was changed on reading.
+        cube: Of a cube, its units and how its file keeps it.
 
     Raises:
-        ValueError: When `bits` is not 8 or 16.
+        ValueError: When `bits` is not 8 or 16, or 32 of a cube.
     """
 
     canvas: Canvas
@@ -132,14 +136,16 @@ class StoredPicture:
     dpi: tuple[float, float] | None = None
     format: str | None = None
     notes: tuple[str, ...] = ()
+    cube: CubeForm | None = None
 
     def __post_init__(self) -> None:
-        if self.bits not in (8, 16):
-            raise ValueError(f"bits must be 8 or 16, not {self.bits}")
+        _check_bits(self.bits, self.cube)
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 for RGB; alpha does not count."""
+        """1 for gray, 3 for RGB, the bands of a cube; alpha does not count."""
+        if self.cube:
+            return self.canvas.bands
         return 1 if self.canvas.bands < 3 else 3
 
     @property
@@ -160,7 +166,7 @@ class StoredPicture:
     @property
     def transparent(self) -> bool:
         """Whether it has an alpha."""
-        return self.canvas.bands in (2, 4)
+        return not self.cube and self.canvas.bands in (2, 4)
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
         """Return rows as float32 C×h×W, or (C + 1)×h×W with the alpha last."""
@@ -193,6 +199,11 @@ class StoredPicture:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_bits(bits: int, cube: CubeForm | None) -> None:
+    if bits not in ((32,) if cube else (8, 16)):
+        raise ValueError(f"bits must be 8 or 16, or 32 of a cube, not {bits}")
 
 
 _BESIDE = tuple(field.name for field in dataclasses.fields(StoredPicture) if field.name != "canvas")

@@ -1,4 +1,4 @@
-"""Read a picture file: its content decides the format, and nothing is lost unsaid."""
+"""Read a picture or a cube: its content decides the format, and nothing is lost unsaid."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final
 
 import pyvips
 
+from relume.core.cubes import read_cube
 from relume.core.errors import PictureError
 from relume.core.files import reason
 from relume.core.pictures import colour, exif, formats, library, xmp
@@ -29,6 +30,7 @@ _LOADERS: Final = {
     "webp": "webpload_source",
     "avif": "heifload_source",
 }
+_CUBES: Final = frozenset(formats.CUBES.values())
 # libjpeg invents what is missing and warns; libvips stops at a warning only before the
 # next row, so never for the last ones. But it keeps the words, in one text for the whole
 # process: hence a lock.
@@ -40,7 +42,7 @@ _TURNS: Final = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3
 _TURNS_REST: Final = {7: (1, True), 8: (1, False)}
 
 
-def read(path: str | os.PathLike[str], *, max_megapixels: float = 500.0) -> Picture:
+def read(path: str | os.PathLike[str], *, max_megapixels: float = 500.0, cubes: bool = False) -> Picture:
     """Read a PNG, JPEG, TIFF, WebP or AVIF file.
 
     The first bytes decide the format, not the name. Of files with several pictures the
@@ -50,12 +52,14 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = 500.0) -> Pict
         path: The file.
         max_megapixels: The largest width times height that is decoded, in millions. It
             is checked against the header, before any memory is taken for pixels.
+        cubes: Whether a hyperspectral cube, in a .mat or .npy, will do as well.
 
     Raises:
         PictureError: When the file is missing, empty, no picture, of another format,
             damaged, cut short or too large; the message is one line.
+        RelumeError: When a .mat or .npy holds no cube, several, or is damaged.
     """
-    with open_stored(path, max_megapixels=max_megapixels) as stored:
+    with open_stored(path, max_megapixels=max_megapixels, cubes=cubes) as stored:
         return stored.picture()
 
 
@@ -65,6 +69,7 @@ def open_stored(
     max_megapixels: float = 500.0,
     folder: Path | None = None,
     memory: int | None = None,
+    cubes: bool = False,
 ) -> StoredPicture:
     """Read a file as `read` does, but into levels, which go on disk where they would take too much memory.
 
@@ -76,12 +81,15 @@ def open_stored(
         max_megapixels: As of `read`.
         folder: On whose disk the levels may lie; None keeps them in memory.
         memory: The most bytes of levels that stay in memory where there is a folder; None for any number.
+        cubes: As of `read`.
 
     Raises:
         PictureError: As `read` does, and when the disk lacks the room.
     """
     path = Path(path)
-    with _opened(path) as (contents, kind):
+    with _opened(path, cubes=cubes) as (contents, kind):
+        if kind in _CUBES:
+            return _cube(path, kind, _Limits(max_megapixels, folder, memory))
         try:
             return _decode(contents, kind, path, _Limits(max_megapixels, folder, memory))
         except (pyvips.Error, UnicodeDecodeError, BrokenStructureError) as error:
@@ -96,14 +104,22 @@ def open_stored(
             ) from None
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_size(path: str | os.PathLike[str], *, cubes: bool = False) -> tuple[int, int]:
     """Return a picture's height and width as stored (orientation not applied), from its header alone.
+
+    Args:
+        path: The file.
+        cubes: As of `read`. They are read whole, as MATLAB's have no header to tell.
 
     Raises:
         PictureError: When it is no picture that `read` would open; its pixels may still be damaged.
+        RelumeError: As `read` of cubes.
     """
     path = Path(path)
-    with _opened(path) as (contents, kind):
+    with _opened(path, cubes=cubes) as (contents, kind):
+        if kind in _CUBES:
+            _, height, width = read_cube(path).bands.shape
+            return height, width
         try:
             image = _image(contents, kind, survey(contents, kind))
         except (pyvips.Error, UnicodeDecodeError, BrokenStructureError) as error:
@@ -119,14 +135,14 @@ class _Limits:
     folder: Path | None
     memory: int | None
 
-    def folder_for(self, image: pyvips.Image, bits: int) -> Path | None:
-        """Return where the levels of an image are to lie."""
-        size = canvas_bytes(image.height, image.width, image.bands, bits)
+    def folder_for(self, height: int, width: int, bands: int, bits: int) -> Path | None:
+        """Return where so many levels are to lie."""
+        size = canvas_bytes(height, width, bands, bits)
         return self.folder if self.memory is not None and size > self.memory else None
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Contents, str]]:
+def _opened(path: Path, *, cubes: bool) -> Iterator[tuple[Contents, str]]:
     """Open a picture file; gives its content and format."""
     descriptor = open_regular(path)
     try:
@@ -137,6 +153,11 @@ def _opened(path: Path) -> Iterator[tuple[Contents, str]]:
             raise PictureError(
                 f"{path}: this is {formats.describe_stranger(head)}; "
                 f"{formats.SUPPORTED} can be read, convert it first"
+            )
+        if kind in _CUBES and not cubes:
+            title = formats.ABILITIES[kind].title
+            raise PictureError(
+                f"{path}: this is a file of {title}, perhaps a hyperspectral cube; here pictures are wanted"
             )
         yield contents, kind
     except OSError as error:
@@ -182,7 +203,9 @@ def _image(contents: Contents, kind: str, found: Survey) -> pyvips.Image:
 
 def _picture(contents: Contents, kind: str, path: Path, limits: _Limits, found: Survey) -> StoredPicture:
     image = _image(contents, kind, found)
-    _check_size(image, path, limits.max_megapixels)
+    _check_size(image.height, image.width, path, limits.max_megapixels)
+    if image.bands > 16:
+        raise PictureError(f"{path}: it has {image.bands} channels, at most 16 are read; split it first")
     notes = _notes_on_file(image, kind, path, found)
     image, converted = _to_known_samples(image, path, found, notes)
     icc = None if converted else _fitting_profile(image, found, notes)
@@ -201,7 +224,8 @@ def _picture(contents: Contents, kind: str, path: Path, limits: _Limits, found: 
     if dpi is None and block is not None:
         dpi = exif.resolution(block)
     quarters, mirrored = {**_TURNS, **_TURNS_REST}[turn]
-    decoded = Canvas.decoded(image, bits, folder=limits.folder_for(image, bits))
+    place = limits.folder_for(image.height, image.width, image.bands, bits)
+    decoded = Canvas.decoded(image, bits, folder=place)
     try:
         canvas = decoded.turned(quarters, mirrored=mirrored)
     except BaseException:
@@ -221,15 +245,27 @@ def _picture(contents: Contents, kind: str, path: Path, limits: _Limits, found: 
     )
 
 
-def _check_size(image: pyvips.Image, path: Path, max_megapixels: float) -> None:
-    megapixels = image.width * image.height / 1e6
+def _cube(path: Path, kind: str, limits: _Limits) -> StoredPicture:
+    found = read_cube(path)
+    bands, height, width = found.bands.shape
+    _check_size(height, width, path, limits.max_megapixels)
+    notes = (f"Not kept from the file: {', '.join(found.beside)}.",) if found.beside else ()
+    canvas = Canvas.empty(height, width, bands, 32, folder=limits.folder_for(height, width, bands, 32))
+    try:
+        canvas.put(0, found.bands)
+    except BaseException:
+        canvas.close()
+        raise
+    return StoredPicture(canvas=canvas, bits=32, format=kind, notes=notes, cube=found.form)
+
+
+def _check_size(height: int, width: int, path: Path, max_megapixels: float) -> None:
+    megapixels = width * height / 1e6
     if megapixels > max_megapixels:
         raise PictureError(
-            f"{path}: its header states {image.width}x{image.height}, {megapixels:.1f} megapixels, more than "
+            f"{path}: its header states {width}x{height}, {megapixels:.1f} megapixels, more than "
             f"the limit of {max_megapixels:g}; raise it (--max-megapixels, max_megapixels=) to read the file"
         )
-    if image.bands > 16:
-        raise PictureError(f"{path}: it has {image.bands} channels, at most 16 are read; split it first")
 
 
 def _notes_on_file(image: pyvips.Image, kind: str, path: Path, found: Survey) -> list[str]:

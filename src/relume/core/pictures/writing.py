@@ -9,10 +9,11 @@ from typing import Any
 import pyvips
 import torch
 
+from relume.core.cubes import write_cube
 from relume.core.errors import PictureError
 from relume.core.files import check_target, whole
 from relume.core.pictures import colour, exif, formats, library, xmp
-from relume.core.pictures.canvas import ROWS, Canvas, NotANumberError
+from relume.core.pictures.canvas import ROWS, Canvas, NotANumberError, canvas_bytes
 from relume.core.pictures.contents import Contents, Scratch, Span
 from relume.core.pictures.embed import Extras, embed
 from relume.core.pictures.formats import Ability
@@ -34,7 +35,7 @@ def write(
     quality: int | None = None,
     bits: int | None = None,
 ) -> tuple[str, ...]:
-    """Write a picture as PNG, JPEG, TIFF, WebP or AVIF, as the file name's ending says.
+    """Write a picture as PNG, JPEG, TIFF, WebP or AVIF, as the file name's ending says, or a cube.
 
     Profile, EXIF, XMP and resolution go along; EXIF and XMP get the written size. The
     file appears whole under its name or not at all.
@@ -44,6 +45,7 @@ def write(
     else it has quality 95. AVIF has quality 90 and 4:4:4; 16-bit pictures become 12-bit.
     PNG and TIFF are packed at a middling level, 400 megapixels in some ten seconds. JPEG files of
     more than 22 megapixels in colour (67 in gray) have standard Huffman tables, so are about 4 % larger.
+    A cube goes into a .mat or .npy in single precision, in the units that it had, and under the name.
 
     Args:
         picture: What to write. What is on disk is encoded by strips; WebP and AVIF need the whole
@@ -52,7 +54,7 @@ def write(
         overwrite: Whether an existing file may be replaced.
         quality: 1..100 for JPEG, WebP and AVIF; 100 loses nothing in WebP and AVIF.
             PNG and TIFF take no notice.
-        bits: 8 or 16 bits per sample; by default as the picture has.
+        bits: 8 or 16 bits per sample; by default as the picture has. Cubes take no notice.
 
     Returns:
         Notes on what the format could not hold, one sentence each.
@@ -69,7 +71,12 @@ def write(
     if bits not in (None, 8, 16):
         raise PictureError(f"{path}: {bits} bits per sample cannot be written; choose 8 or 16")
     check_size(path, picture.height, picture.width)
+    _refuse_other_kind(path, ability, picture.bits)
     folder = check_target(path, overwrite=overwrite, error=PictureError).parent
+    if picture.cube is not None:
+        with whole(path, overwrite=overwrite, error=PictureError) as hidden:
+            write_cube(hidden, picture.rows(0, picture.height), picture.cube, kind=kind)
+        return ()
     notes: list[str] = []
     encoded: Scratch | None = None
     try:
@@ -111,12 +118,21 @@ def check_size(path: str | os.PathLike[str], height: int, width: int) -> None:
 def depth_for(path: str | os.PathLike[str], bits: int) -> int:
     """Return the bits per sample in which a picture of 8 or 16 bits is written to a file of this name.
 
-    A canvas of this depth is written without another one being made.
+    A canvas of this depth is written without another one being made. Cubes have 32 bits and keep them.
 
     Raises:
-        PictureError: When the name stands for no format.
+        PictureError: When the name stands for no format, or for one of cubes where a picture is to be
+            written, or the other way round.
     """
-    return min(bits, formats.ABILITIES[formats.format_of(path)].bits)
+    ability = formats.ABILITIES[formats.format_of(path)]
+    _refuse_other_kind(Path(path), ability, bits)
+    return min(bits, ability.bits)
+
+
+def _refuse_other_kind(path: Path, ability: Ability, bits: int) -> None:
+    if (bits == 32) != (ability.bits == 32):
+        what, endings = ("a cube", formats.CUBES) if bits == 32 else ("a picture", formats.SUFFIXES)
+        raise PictureError(f"{path}: {what} cannot be written as {ability.title}; use {', '.join(endings)}")
 
 
 def memory_to_write(path: str | os.PathLike[str], height: int, width: int, bands: int, bits: int) -> int:
@@ -129,13 +145,15 @@ def memory_to_write(path: str | os.PathLike[str], height: int, width: int, bands
         path: Whose ending says the format.
         height: Rows.
         width: Columns.
-        bands: 1, 2, 3 or 4, alpha included.
-        bits: 8 or 16 per sample, as the picture has.
+        bands: 1, 2, 3 or 4, alpha included; those of a cube.
+        bits: 8 or 16 per sample, as the picture has; 32 of a cube.
 
     Raises:
         PictureError: When the name stands for no format.
     """
     kind = formats.format_of(path)
+    if bits == 32:
+        return 2 * canvas_bytes(height, width, bands, bits)
     each = {"webp": 10, "avif": 14 if bits == 8 else 20}.get(kind, 0)
     # Neither format knows gray.
     colours = bands + 2 if bands < 3 else bands

@@ -20,6 +20,7 @@ from relume.core.pictures.contents import read_at
 from relume.data.degradations.base import Place, Size
 from relume.data.patches import PatchesConfig, too_small
 from relume.data.preparation.records import INDEX, PIECES, read_index
+from relume.nn.colour import gray_levels_of
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,11 @@ class PiecePatches(Dataset[Tensor]):
         config: p, the side of the low-resolution patch; the rest concerns photos.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that are cut off after degrading.
-        channels: 3 gives gray pieces as RGB, 1 is refused for colour.
+        channels: 3 gives gray pieces as RGB, 1 colour as gray, as `patches.Patches` does.
         seed: of every choice.
 
     Raises:
-        DataError: pieces are too small for a patch, or of colour for a gray model.
+        DataError: pieces are too small for a patch, the model takes cubes, or a part is to be held out.
     """
 
     def __init__(
@@ -168,9 +169,15 @@ class PiecePatches(Dataset[Tensor]):
         self.pieces = pieces
         self.side = (config.patch + 2 * margin) * scale
         pieces.refuse_smaller(config.patch, scale=scale, margin=margin)
-        colour = next((piece.path for piece in pieces.pieces if piece.channels > channels), None)
-        if colour is not None:
-            raise DataError(f"{colour} is of colour, but the model takes {channels} channel")
+        if channels not in (1, 3):
+            raise DataError(
+                f"{pieces.paths[0]} holds pieces of photos, but the model takes cubes of {channels} bands"
+            )
+        if config.held_out:
+            raise DataError(
+                "no part of prepared pieces can be held out, as they may overlap; "
+                "take the photos themselves, or --set data.held_out=0"
+            )
         self.channels = channels
         self.seed = seed
 
@@ -183,7 +190,10 @@ class PiecePatches(Dataset[Tensor]):
         number = int(random.integers(len(self.pieces)))
         piece = self.pieces.pieces[number]
         top, left = (int(random.integers(size - self.side + 1)) for size in (piece.height, piece.width))
-        patch = self.pieces.patch(number, top, left, self.side).expand(self.channels, -1, -1)
+        patch = self.pieces.patch(number, top, left, self.side)
+        if self.channels == 1 and patch.shape[0] == 3:
+            patch = gray_levels_of(patch)
+        patch = patch.expand(self.channels, -1, -1)
         turns, mirrored = int(random.integers(4)), bool(random.integers(2))
         in_photo = (piece.top + top, piece.left + left)
         place = Place(piece.photo, piece.size, *in_photo, (self.side, self.side), turns, mirrored)
