@@ -10,7 +10,16 @@ from matlab_writing import cells, matlab, matrix, save
 from relume.core.cubes import CubeForm, read_cube, write_cube
 from relume.core.errors import DataError, PictureError, RelumeError
 from relume.core.matlab_file import read_arrays
-from relume.core.pictures import Canvas, Picture, open_stored, pictures_in, read, read_size, write
+from relume.core.pictures import (
+    Canvas,
+    Picture,
+    memory_to_write,
+    open_stored,
+    pictures_in,
+    read,
+    read_size,
+    write,
+)
 
 CUBE = np.arange(1, 4 * 3 * 5 + 1).reshape(4, 3, 5)  # rows, columns, bands
 SET = Path(__file__).resolve().parents[3] / "shared" / "data" / "hsi" / "jasperRidge2_R198.mat"
@@ -174,3 +183,9 @@ def test_cubes_in_cells_are_named_but_not_taken(tmp_path):
     (tmp_path / "both.mat").write_bytes(matlab("<", packed, matrix("<", "cube", CUBE)))
     found = read_cube(tmp_path / "both.mat")
     assert (found.form.name, found.beside) == ("cube", ("scenes",))
+
+
+def test_a_cube_too_large_for_matlab_is_refused_before_it_is_made():
+    assert memory_to_write("a.npy", 2000, 2000, 200, 32) == 3 * 4 * 2000 * 2000 * 200
+    with pytest.raises(DataError, match=r"a\.mat: this cube has 3\.0 GiB, .* write \.npy"):
+        memory_to_write("a.mat", 2000, 2000, 200, 32)

@@ -188,6 +188,10 @@ def test_the_held_out_part_alone_is_seen_and_no_given_picture(tmp_path):
     (pair,) = find_pairs(tmp_path, scale=2, held_out=0.5)
     assert torch.equal(pair.high, levels[:, 11:] / 255)
     assert torch.equal(pair.low, imresize_uint8(levels[:, 11:], height=5, width=4) / 255)
+    noisy = _save(tmp_path / "LR_bicubic/X1/a.png", 21, 8, seed=2)
+    (pair,) = find_pairs(tmp_path, scale=1, held_out=0.5)
+    assert torch.equal(pair.high, levels[:, 11:] / 255)
+    assert torch.equal(pair.low, noisy[:, 11:] / 255)
 
 
 def test_a_model_and_a_pair_must_be_of_one_kind(tmp_path):

@@ -146,12 +146,12 @@ class Upscaler:
         with _about(job):
             height, width = read_size(job.source, cubes=True)
             rows, columns = self.restorer.size(height, width, self._target)
-        # What the header does not tell of bands and depth is taken at its most.
-        contract = self.restorer.contract
-        bands, deep = (contract.channels, 32) if contract.of_cubes else (_MOST_BANDS, 16)
+            # What the header does not tell of bands and depth is taken at its most.
+            contract = self.restorer.contract
+            bands, deep = (contract.channels, 32) if contract.of_cubes else (_MOST_BANDS, 16)
+            encoding = _beside(memory_to_write(job.target, rows, columns, bands, deep))
         decoded = min(canvas_bytes(height, width, bands, deep), self._for_pictures // _SOURCE_PART)
         computed = min(canvas_bytes(rows, columns, bands, deep), self._for_pictures // _OUTPUT_PART)
-        encoding = _beside(memory_to_write(job.target, rows, columns, bands, deep))
         return Load(decoded=decoded, computed=computed + encoding)
 
     def decode(self, job: Job) -> Decoded:
@@ -183,10 +183,10 @@ class Upscaler:
         bits = depth_for(job.target, picture.bits)
         needed = _beside(memory_to_write(job.target, height, width, bands, bits))
         if needed > self._for_pictures:
+            other = "" if picture.cube else "choose png, tiff or jpeg (--format), or "
             raise RelumeError(
                 f"{job.target}: to encode {width}x{height} takes {_mebibytes(needed)} of memory, of which "
-                f"{_mebibytes(self._for_pictures)} are there; choose png, tiff or jpeg (--format), or allow "
-                "more (--memory)"
+                f"{_mebibytes(self._for_pictures)} are there; {other}allow more (--memory)"
             )
 
     def compute(self, decoded: Decoded, advance: Advance) -> Computed:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from relume.core.errors import DataError
 from relume.core.files import reason
-from relume.core.matlab_file import read_arrays, write_arrays
+from relume.core.matlab_file import LONGEST, read_arrays, write_arrays
 
 _FLAT = ("Y", "nRow", "nCol")
 """The matrices of the flat layout."""
@@ -80,7 +80,6 @@ def write_cube(path: Path, bands: Tensor, form: CubeForm, *, kind: str) -> None:
         kind: "mat" or "npy".
 
     Raises:
-        DataError: a `.mat` holds at most 2 GiB in one matrix.
         OSError: the file cannot be written.
     """
     values = (bands * form.peak).numpy()
@@ -94,6 +93,18 @@ def write_cube(path: Path, bands: Tensor, form: CubeForm, *, kind: str) -> None:
         write_arrays(path, dict(zip(_FLAT, (pixels, *sides), strict=True)))
     else:
         write_arrays(path, {form.name: values.transpose(1, 2, 0)})
+
+
+def refuse_too_long(path: Path, size: int) -> None:
+    """See whether a file of that name holds a cube of so many bytes.
+
+    Raises:
+        DataError: it is MATLAB's, and does not.
+    """
+    if path.suffix.lower() == ".mat" and size > LONGEST:
+        raise DataError(
+            f"{path}: this cube has {size / 2**30:.1f} GiB, and a matrix of a .mat less than 2; write .npy"
+        )
 
 
 def _is_numpy(path: Path) -> bool:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relume.core.errors import CheckpointError, DataError
+from relume.core.errors import CheckpointError
 
 _HEADER = 128
 _MATRIX, _PACKED = 14, 15
@@ -30,7 +30,7 @@ _DENSE = range(6, 16)  # classes: double, single and the integers
 _COMPLEX = 0x08
 _WRITTEN = {"float32": (7, 7), "float64": (6, 9)}
 """Classes of matrices that are written, and the types of their numbers."""
-_LONGEST = 1 << 31
+LONGEST = (1 << 31) - 1
 """Bytes that one matrix may have in this format."""
 # A packed element of some kilobytes can claim to unpack to anything.
 _MOST = 1 << 28
@@ -64,16 +64,11 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.float32 | np.float64]]) -> None:
     """Write matrices of single or double precision under their names; a file in the way is replaced.
 
+    Each may have `LONGEST` bytes.
+
     Raises:
-        DataError: one has 2 GiB or more, which the format cannot hold.
         OSError: the file cannot be written.
     """
-    for name, values in arrays.items():
-        if values.nbytes >= _LONGEST:
-            raise DataError(
-                f"{path}: {name} has {values.nbytes / 2**30:.1f} GiB, and MATLAB's format holds less than 2; "
-                "write .npy instead"
-            )
     with path.open("wb") as file:
         file.write(b"MATLAB 5.0 MAT-file, by relume".ljust(124) + struct.pack("<H", 0x0100) + b"IM")
         for name, values in arrays.items():

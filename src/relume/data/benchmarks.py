@@ -179,6 +179,8 @@ class PairFiles:
             low = shrink(high, height=height, width=width)
         else:
             low, own_peak = _read_levels(self.low_path)
+            if self.held_out:
+                low = low[:, taught_rows(low.shape[1], self.held_out) :]
             if peak != own_peak:
                 low = low * (own_peak / peak)
             if low.shape[-2:] != (height, width):
@@ -256,7 +258,7 @@ def find_pairs(
         name: what to call the set, where the folder is one and is called otherwise.
         damage: makes every low picture, even where one is given; picture i of a set is drawn by `seed + i`.
         cubes: whether cubes are looked for, rather than pictures.
-        held_out: as of `PairFiles`; every low picture is then made, as a given one has all rows.
+        held_out: as of `PairFiles`; every low picture is then made, but at scale 1.
 
     Returns:
         The pairs, in order; at least one.
@@ -287,7 +289,13 @@ def find_pairs(
         pair
         for inner in sets
         for pair in _set_files(
-            inner, name or inner.resolve().name, scale, always_make_low or held_out > 0, damage, endings
+            inner,
+            name or inner.resolve().name,
+            scale,
+            # A part of a given picture fits only where nothing was shrunk.
+            always_make_low or (held_out > 0 and scale > 1),
+            damage,
+            endings,
         )
     ]
     if not files:

@@ -5,7 +5,8 @@ their largest value, patches from one part of a cube, and figures on another tha
 is the lowest quarter of the rows of each cube; with a validation set of its own, say `data.held_out=0`.
 Batches, steps and rates are chosen here, as the authors' code has no training.
 
-A cube has as many bands as its sensor: `--set network.bands=198` makes a network for it.
+A cube has as many bands as its sensor: `--set network.bands=198` makes a network for it. docs/cubes.md has
+the figures of a small one that beats bicubic after minutes on one core, and its command.
 """
 
 from __future__ import annotations

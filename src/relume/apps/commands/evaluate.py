@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relume.apps.evaluating import Way
     from relume.infer.restorer import Restorer
     from relume.insight.evaluate import Evaluation
+    from relume.measures.protocols import Protocol
 
 
 def evaluate(
@@ -175,23 +176,26 @@ def _table(result: Evaluation, name: str) -> Table:
         title=f"{name}, x{scale}, protocol {protocol.name}: {protocol.description}", title_justify="left"
     )
     table.add_column("set")
-    metrics = list(result.means[0].scores)
-    names = [metric.upper() for metric in metrics]
-    for heading in ("pictures", *names, *(f"bicubic {name}" for name in names), "gain", "s/picture"):
+    for heading in ("pictures", *_headings(protocol), "gain", "s/picture"):
         table.add_column(heading, justify="right")
     for mean in result.means:
-        table.add_row(
-            mean.set_name,
-            str(mean.pictures),
-            *(
-                f"{figures[metric]:.{4 if metric == 'ssim' else 3}f}"
-                for figures in (mean.scores, mean.bicubic)
-                for metric in metrics
-            ),
-            f"{mean.scores['psnr'] - mean.bicubic['psnr']:+.3f}",
-            f"{mean.seconds:.2f}",
+        ours, theirs = (
+            [f"{value:.{4 if metric == 'ssim' else 3}f}" for metric, value in figures.items()]
+            for figures in (mean.scores, mean.bicubic)
         )
+        # Three figures twice would not fit a terminal's width, so bicubic's stand below them.
+        below = ["\n".join(both) for both in zip(ours, theirs, strict=True)]
+        cells = below if protocol.of_cubes else [*ours, *theirs]
+        gain = f"{mean.scores['psnr'] - mean.bicubic['psnr']:+.3f}"
+        table.add_row(mean.set_name, str(mean.pictures), *cells, gain, f"{mean.seconds:.2f}")
     return table
+
+
+def _headings(protocol: Protocol) -> tuple[str, ...]:
+    """Return the headings of the figures; of cubes, bicubic's stand below a model's."""
+    if protocol.of_cubes:
+        return tuple(f"{name}\nbicubic" for name in ("PSNR", "SSIM", "SAM"))
+    return ("PSNR", "SSIM", "bicubic PSNR", "bicubic SSIM")
 
 
 def _facts(name: str, restorer: Restorer, way: Way) -> dict[str, Any]:

@@ -120,13 +120,18 @@ def _rehearse(recipe: Recipe, text: str) -> None:
     from relume.train.demand import memory_left, trained_parameters
 
     with tempfile.TemporaryDirectory() as place, progress_bar() as bar:
-        task = bar.add_task("looking at the photos, trying the losses on two patches", total=None)
+        task = bar.add_task("", total=None)
+
+        def tell(what: str, done: int, of: int | None) -> None:
+            bar.update(task, description=what, completed=done, total=of)
+            if done == 0 and not err.is_terminal:
+                err.print(f"{what} …")
+
+        tell("looking at the photos, trying the losses on two patches", 0, None)
         prepared = Run(recipe, Path(place) / "run", command="")
         loop = prepared.loop
         left = memory_left(loop.accelerator.device)
-        rehearsal = prepared.rehearse(
-            tell=lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
-        )
+        rehearsal = prepared.rehearse(tell=tell)
         main, world = loop.accelerator.is_main_process, loop.accelerator.num_processes
         loop.part()
     if not main:

@@ -9,7 +9,7 @@ from typing import Any
 import pyvips
 import torch
 
-from relume.core.cubes import write_cube
+from relume.core.cubes import refuse_too_long, write_cube
 from relume.core.errors import PictureError
 from relume.core.files import check_target, whole
 from relume.core.pictures import colour, exif, formats, library, xmp
@@ -74,6 +74,7 @@ def write(
     _refuse_other_kind(path, ability, picture.bits)
     folder = check_target(path, overwrite=overwrite, error=PictureError).parent
     if picture.cube is not None:
+        refuse_too_long(path, canvas_bytes(picture.height, picture.width, picture.channels, 32))
         with whole(path, overwrite=overwrite, error=PictureError) as hidden:
             write_cube(hidden, picture.rows(0, picture.height), picture.cube, kind=kind)
         return ()
@@ -150,10 +151,14 @@ def memory_to_write(path: str | os.PathLike[str], height: int, width: int, bands
 
     Raises:
         PictureError: When the name stands for no format.
+        DataError: When it stands for MATLAB's, which does not hold so large a cube.
     """
     kind = formats.format_of(path)
     if bits == 32:
-        return 2 * canvas_bytes(height, width, bands, bits)
+        # As rows of bands, in the file's units, and in its order.
+        whole_cube = canvas_bytes(height, width, bands, bits)
+        refuse_too_long(Path(path), whole_cube)
+        return 3 * whole_cube
     each = {"webp": 10, "avif": 14 if bits == 8 else 20}.get(kind, 0)
     # Neither format knows gray.
     colours = bands + 2 if bands < 3 else bands

@@ -46,6 +46,10 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2307.14010",
     code="https://github.com/Rexzhan/ESSAformer",
+    use=(
+        "relume train essaformer-128-x2 --data cubes/ --set network.bands=198",
+        "relume upscale scene.mat -n runs/essaformer-128-x2/essaformer-128-x2.safetensors",
+    ),
 )
 
 _EPSILON = 1e-7
