@@ -28,11 +28,12 @@ from relume.nn.encoders.opening import no_models
 CHOICES = ChosenFrom(PACKAGE, "loss")
 # Of these tests' pictures, which are small.
 SETTINGS = {"ms-ssim": {"scales": 2}}
-# Those that look at features have tests of their own, and so has total variation, which sees no target.
+# Those that look at features have tests of their own; so have total variation, which sees no target, and the
+# grid, which sees only what repeats.
 BY_NAME = {
     name: SETTINGS.get(name, {})
     for name in CHOICES.names()
-    if "encoder" not in CHOICES.named(name).model_fields and name != "total-variation"
+    if "encoder" not in CHOICES.named(name).model_fields and name not in ("grid", "total-variation")
 }
 
 
