@@ -73,6 +73,6 @@ class PixelConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # B H W C
-        if not (pixels.is_contiguous() and _by_convolution(x)):
+        if not (_by_convolution(x) and pixels.is_contiguous()):
             return super().forward(x)
         return pixelwise(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)

@@ -369,6 +369,12 @@ def closing(width: int, kind: str) -> Closing:
     )  # fmt: skip
 
 
+def channels_last(picture: Tensor) -> Tensor:
+    """Return a picture with its pixels as rows of channels in memory, as windows take them."""
+    # Exported programs are for all sizes; some have both orders at once, and a program would exclude them.
+    return picture if torch.compiler.is_exporting() else picture.contiguous(memory_format=torch.channels_last)
+
+
 def pixels_of(picture: Tensor) -> Tensor:
     """Return the pixels of `B C H W`, `B P C`."""
     return picture.permute(0, 2, 3, 1).flatten(1, 2)

@@ -48,7 +48,7 @@ from relume.nn.pixelwise import PixelConv2d
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import FeedForward as GatedFeedForward
 from relume.nn.restormer import attend_channels, ratio_of
-from relume.nn.swin import FeedForward, closing, filled_to_windows, pictured, pixels_of
+from relume.nn.swin import FeedForward, channels_last, closing, filled_to_windows, pictured, pixels_of
 from relume.nn.upsample import respread_subpixels
 
 _SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -249,8 +249,7 @@ class CRAFT(Network):
     def forward(self, x: Tensor) -> Tensor:
         low, scale = x, self.config.scale
         x = (filled_to_windows(low, max(self.config.sides)) - self.mean) * self.config.image_range
-        # Pixels are rows of channels, which is how channels-last memory has them.
-        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
+        shallow = self.shallow(channels_last(x))  # B N H W
         deep = self.fuse(self._trunk(shallow)) + shallow
         output = F.pixel_shuffle(self.reconstruct(deep), scale)
         return cut(output / self.config.image_range + self.mean, low, scale=scale)

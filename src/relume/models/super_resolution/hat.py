@@ -48,6 +48,7 @@ from relume.nn.swin import (
     FeedForward,
     WindowAttention,
     Windows,
+    channels_last,
     closing,
     filled_to_windows,
     pictured,
@@ -246,8 +247,7 @@ class HAT(Network):
     def forward(self, x: Tensor) -> Tensor:
         low = x
         x = (filled_to_windows(low, self.config.window) - self.mean) * self.config.image_range
-        # Pixels are rows of channels, which is how channels-last memory has them.
-        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
+        shallow = self.shallow(channels_last(x))  # B N H W
         output = self.reconstruct(self.fuse(self._trunk(shallow)) + shallow)
         return cut(output / self.config.image_range + self.mean, low, scale=self.config.scale)
 

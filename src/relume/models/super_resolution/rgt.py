@@ -43,7 +43,7 @@ from relume.nn.padding import cut, mirrored_from_small
 from relume.nn.pieces import by_rows
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import ratio_of
-from relume.nn.swin import attend, closing, linear, pictured, pixels_of
+from relume.nn.swin import attend, channels_last, closing, linear, pictured, pixels_of
 from relume.nn.upsample import SubPixels, official_subpixels
 
 _SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
@@ -288,8 +288,7 @@ class RGT(Network):
         low = x
         # To twice the least, so that the recursion leaves more than a single pixel to look at.
         x = (mirrored_from_small(low, _LEAST, to=2 * _LEAST) - self.mean) * self.config.image_range
-        # Pixels are rows of channels, which is how channels-last memory has them.
-        shallow = self.shallow(x.contiguous(memory_format=torch.channels_last))  # B N H W
+        shallow = self.shallow(channels_last(x))  # B N H W
         output = self.reconstruct(self.fuse(self._trunk(shallow)) + shallow)
         return cut(output / self.config.image_range + self.mean, low, scale=self.config.scale)
 
