@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relume.core.figures import in_words, rows
+from relume.core.figures import in_words, rows, tried
 
 CLAIMS = (
     {"variant": "a-x2", "dataset": "Set5", "metric": "psnr", "value": 38.0, "protocol": "sr-y"},
@@ -32,3 +32,9 @@ def test_figures_in_words():
     assert in_words({"ssim": 0.9}) == "SSIM 0.9000"
     assert in_words({"sam": 2.5, "psnr": 30.0, "ergas": 4.12345}) == "30.00, ERGAS 4.123, SAM 2.5"
     assert in_words({}) == ""
+
+
+def test_a_short_training_tells_how_its_network_differed():
+    trained = {"network": {"depths": [2, 2], "width": 32}, "parameters": 1234}
+    assert tried("hat-x2", trained) == "hat-x2 with depths 2 2, width 32: 1,234 parameters"
+    assert tried("hat-x2", {"network": {}, "parameters": 1234}) == "hat-x2"

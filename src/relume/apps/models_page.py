@@ -145,7 +145,7 @@ def _shipped(name: str, variant: Mapping[str, Any], claims: Sequence[Mapping[str
 
 
 def _tried(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
-    beginning = f"To see that it learns, {tried(name, variant['trained'])}, was trained"
+    beginning = f"To see that it learns, it ({tried(name, variant['trained'])}) was trained"
     yield from _made(beginning, variant, rows((), variant["measured"], name))
 
 

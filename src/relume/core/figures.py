@@ -82,14 +82,14 @@ def in_words(values: Mapping[str, float]) -> str:
 
 
 def tried(variant: str, trained: Mapping[str, Any]) -> str:
-    """Return what a short training was of: the variant, and what of its network was made smaller.
+    """Return what a short training was of: the variant, and how its network differed, if it did.
 
     Args:
         variant: its name.
         trained: what the catalogue has of it.
     """
     changed = ", ".join(f"{name} {_plain(value)}" for name, value in trained["network"].items())
-    return f"{variant}, made smaller ({changed})" if changed else variant
+    return f"{variant} with {changed}: {trained['parameters']:,} parameters" if changed else variant
 
 
 def _plain(value: object) -> str:

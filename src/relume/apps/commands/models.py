@@ -200,7 +200,9 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
             out.print(f"  made by: {variant.trained['command']}", markup=False)
     elif variant.trained:
         network = tried(variant.name, variant.trained)
-        out.print(f"  measured after a short training of {network} {_trained(variant.trained)}", markup=False)
+        out.print(
+            f"  measured after a short training of {network}  {_trained(variant.trained)}", markup=False
+        )
         out.print(f"  which was: {variant.trained['command']}", markup=False)
     known = rows(system.card["claims"], variant.measured, variant.name)
     if not known:
