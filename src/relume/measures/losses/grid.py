@@ -32,12 +32,12 @@ class GridLossConfig(LossConfig):
     """What repeats.
 
     Attributes:
-        period: p, the network's scale.
+        period: p, the network's scale, or a multiple of it.
         window: k; patches of fewer cells are one window.
     """
 
     name: Literal["grid"] = "grid"
-    period: int = Field(ge=2)
+    period: int = Field(default=4, ge=2)
     window: PositiveInt = 5
 
     def build(self, load: LoadNetwork) -> Loss:  # noqa: ARG002
