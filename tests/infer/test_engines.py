@@ -365,7 +365,7 @@ print("right")
 @pytest.mark.parametrize("name", QUICK)
 def test_where_memory_runs_out_an_engine_says_so_and_recovers(name):
     usable(name)
-    # ONNX Runtime needs so little that it may live on what PyTorch gave back, unless the C library hands that on.
+    # ONNX Runtime may live on what PyTorch gave back, unless the C library hands that on.
     more = {"MALLOC_MMAP_THRESHOLD_": "65536"} if name == "onnxruntime" else {}
     done = subprocess.run(
         [sys.executable, "-c", _SCARCE, name],
