@@ -119,7 +119,7 @@ def test_outputs_of_an_earlier_run_are_not_enlarged_again(tmp_path):
         (["*.png"], "c.png", {}, "c.png names a file, but several"),
         (["a.png", "b.png"], "no/such", {}, "there is no folder no; make it first"),
         (["a.png"], "c.png", {"ending": "jpg"}, "c.png is not named as the format jpg is"),
-        (["a.png"], None, {"ending": "gif"}, "unknown format 'gif'; known: avif, jpeg, mat, npy, png, tiff, webp"),
+        (["a.png"], None, {"ending": "gif"}, "unknown format 'gif'; known: avif, jpeg, mat, npy, png"),
         (["a.png"], None, {"suffix": "/x"}, "--suffix '/x' holds a folder"),
         (["a.png"], None, {"suffix": "/../../x"}, "holds a folder"),
     ],
