@@ -148,10 +148,10 @@ def _draw(name: str, path: Path, *, overwrite: bool) -> None:
         _, header = zoo.load(Path(name))
         system, steps = header.model, header.steps
         config = zoo.config_class(system).parse(header.config, where=f"settings in {name}")
+        title = header.variant or Path(name).stem
     else:
         system, chosen = find_variant(name).system, zoo.variant(name)
-        config, steps = chosen.config, chosen.steps
-    title = header.variant or Path(name).stem if Path(name).suffix else name
+        config, steps, title = chosen.config, chosen.steps, name
     drawing = diagram(anatomy(lambda: zoo.build(config, system=system, steps=steps)), title=title)
     with whole(path, overwrite=overwrite) as hidden:
         hidden.write_text(drawing, encoding="utf-8")
