@@ -169,7 +169,7 @@ def test_a_tile_that_is_named_must_keep_to_the_memory_that_is_named_too(restorer
 
 def test_the_footprint_follows_the_activations():
     narrow, wide = (
-        bytes_per_pixel(CFSR(CFSRConfig(scale=2, width=width, depths=(1,), kernel_size=3)).eval(), 3)
+        bytes_per_pixel(CFSR(CFSRConfig(scale=2, width=width, depths=(1,), kernel_size=3)).eval())
         for width in (16, 64)
     )
     # At least input, skip and hidden features; at most everything that is ever made.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from relume.core.memory import memory_taken
+from relume.nn.network import Network
 
 _SIDE = 64
 _UNSEEN = 1.5
@@ -22,20 +23,26 @@ _UNEVEN = 1.25
 """Factor on what was measured: allocators do not give back all that is freed."""
 
 
-def bytes_per_pixel(run: Callable[[Tensor], Tensor], channels: int) -> float:
-    """Return the memory of PyTorch's own tensors while something runs, for each input pixel, in bytes.
+_KNOWN: weakref.WeakKeyDictionary[Network, float] = weakref.WeakKeyDictionary()
 
-    Measured on a small square: the most bytes of tensors alive at once, its input and output counted,
-    and half as much again. Weights are not counted. Engines other than PyTorch take up to thrice that.
+
+def bytes_per_pixel(network: Network) -> float:
+    """Return the memory of PyTorch's own tensors while a model runs, for each input pixel, in bytes.
+
+    Measured once on a small square, with the model folded: the most bytes of tensors alive at once, its
+    input and output counted, and half as much again. Weights are not counted. Engines other than PyTorch
+    take up to thrice that.
 
     Args:
-        run: maps `1 C h w` to a picture.
-        channels: C.
+        network: the model, in evaluation mode.
     """
-    low = torch.zeros(1, channels, _SIDE, _SIDE)
-    with torch.inference_mode(False), torch.no_grad(), _Alive() as alive:
-        run(low)
-    return _UNSEEN * (alive.most + low.nbytes) / (_SIDE * _SIDE)
+    if network not in _KNOWN:
+        run = network.folded()
+        low = torch.zeros(1, network.contract.channels, _SIDE, _SIDE)
+        with torch.inference_mode(False), torch.no_grad(), _Alive() as alive:
+            run(low)
+        _KNOWN[network] = _UNSEEN * (alive.most + low.nbytes) / (_SIDE * _SIDE)
+    return _KNOWN[network]
 
 
 def measured_bytes_per_pixel(run: Callable[[Tensor], Tensor], channels: int) -> float | None:

@@ -103,7 +103,6 @@ class Restorer:
         self.engine = make_ready(network, engine=engine, place=place, say=say)
         self._engines = {self.scale: self.engine}
         self._footprints: dict[object, float | None] = {}
-        self._tensors: dict[int, float] = {}
 
     @property
     def scale(self) -> int:
@@ -350,7 +349,13 @@ class Restorer:
             stream = operator.stream(height, width)
             for top in range(0, height, stream.strip):
                 bottom = min(height, top + stream.strip)
-                yield stream.push(window(top, bottom, 0, width)[0])
+                try:
+                    made = stream.push(window(top, bottom, 0, width)[0])
+                except MemoryError as error:
+                    raise RelumeError(
+                        f"memory does not suffice for strips of {width} pixels; choose a --tile"
+                    ) from error
+                yield made
                 advance(bottom / height)
             return
         if operator.halo is None:
@@ -410,10 +415,7 @@ class Restorer:
         total, before = 0.0, 1
         for scale in scales:
             self._engine(scale)
-            if scale not in self._tensors:
-                network = self._networks[scale]
-                self._tensors[scale] = bytes_per_pixel(network.folded(), network.contract.channels)
-            total = max(total, self._tensors[scale] * before**2)
+            total = max(total, bytes_per_pixel(self._networks[scale]) * before**2)
             before *= scale
         planes = self.contract.channels * (1 + 2 * wishes.ensemble)
         if self.contract.luma and colours > 1:

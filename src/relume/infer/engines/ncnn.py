@@ -15,6 +15,7 @@ from torch import Tensor
 from relume.core.files import whole
 from relume.core.machine import cache_folder
 from relume.core.silence import silent_stderr
+from relume.infer.engines.asking import TileMemory
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import digest
 from relume.nn.network import Network
@@ -48,6 +49,7 @@ class NcnnEngine(Engine):
 
     def __init__(self, network: Network, place: Place, *, files: Sequence[Path] = ()) -> None:
         super().__init__(network, place)
+        self._memory = TileMemory(network)
         import ncnn
 
         on_gpu = place.device.startswith("vulkan")
@@ -83,6 +85,8 @@ class NcnnEngine(Engine):
         return net
 
     def __call__(self, low: Tensor) -> Tensor:
+        if self._vulkan is None:
+            self._memory.ask(low.shape[-2] * low.shape[-1])
         return torch.stack([self._one(picture) for picture in low])
 
     def _one(self, picture: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,18 +10,14 @@ from torch import Tensor
 
 from relume.core.machine import cache_folder
 from relume.core.signal_stack import own_signal_stack
+from relume.infer.engines.asking import TileMemory
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import kept
-from relume.infer.footprint import bytes_per_pixel
 from relume.nn.network import Network
 
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _UNTOUCHED = 0x7FC0DEAD
 """Bits of a float32 that no arithmetic yields: a NaN with a mark."""
-_LIBRARY = 3
-"""Most that an engine was seen to take, as a multiple of PyTorch's own tensors."""
-_AT_ONCE = 64 << 20
-"""Bytes that allocators set aside in one piece, however little is asked of them."""
 
 
 class OpenVinoEngine(Engine):
@@ -50,7 +45,7 @@ class OpenVinoEngine(Engine):
         super().__init__(network, place)
         import openvino
 
-        self._network, self._per_pixel = network, 0.0
+        self._memory = TileMemory(network)
         path = files[0] if files else kept(network)
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[place.precision],
@@ -73,7 +68,7 @@ class OpenVinoEngine(Engine):
 
     def __call__(self, low: Tensor) -> Tensor:
         batch, channels, height, width = low.shape
-        self._ask_for_memory(height * width)
+        self._memory.ask(height * width)
         output = torch.empty(batch, channels, height * self.scale, width * self.scale)
         for picture, part in zip(low.split(1), output.split(1), strict=True):
             # Where memory runs out OpenVINO returns as if nothing had happened, its output as it was before.
@@ -84,20 +79,6 @@ class OpenVinoEngine(Engine):
             if (marks == _UNTOUCHED).any():
                 raise MemoryError("OpenVINO gave no output, as it does where memory runs out")
         return output
-
-    def _ask_for_memory(self, pixels: int) -> None:
-        """See whether memory for a tile is to be had; where it is not, OpenVINO may end the process.
-
-        Raises:
-            MemoryError: it is not.
-        """
-        if not self._per_pixel:
-            self._per_pixel = _LIBRARY * bytes_per_pixel(self._network, self.channels)
-        count = _AT_ONCE + int(self._per_pixel * pixels)
-        try:
-            mmap.mmap(-1, count).close()
-        except OSError as error:
-            raise MemoryError(f"{count} bytes for a tile are not to be had") from error
 
 
 ENGINE = OpenVinoEngine

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from relume.core.errors import RelumeError
 from relume.nn.convformer import FoldedConvFormer, FoldedFeedForward, FoldedMixer
 from relume.nn.folding import centred
 from relume.nn.native.build import NativeError, library
@@ -400,7 +399,7 @@ class Stream:
             skip=skip.values.ctypes.data if skip else None, skip_top=skip.top if skip else 0,
         )  # fmt: skip
         if layer.run(place):
-            raise RelumeError("memory does not suffice for the native kernels; choose a smaller --tile")
+            raise MemoryError("memory does not suffice for the native kernels")
 
 
 class _Kept(NamedTuple):
