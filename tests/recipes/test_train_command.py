@@ -47,7 +47,8 @@ def train(desk, *arguments, expect=0):
 
 
 def test_a_run_leaves_weights_curve_pictures_and_log(desk):
-    done = train(desk, "--data", "photos", "--validation", "set", *TINY, *SHORT)
+    # The folder is the usual one, named.
+    done = train(desk, "--data", "photos", "--run", "runs/cfsr-x2", "--validation", "set", *TINY, *SHORT)
     run = desk / "runs" / "cfsr-x2"
     assert {path.name for path in run.iterdir()} >= {
         "best.safetensors", "cfsr-x2.safetensors", "curve.png", "log.jsonl", "pictures", "state.safetensors"
@@ -57,7 +58,7 @@ def test_a_run_leaves_weights_curve_pictures_and_log(desk):
     assert header.steps == ("reparameterise",)
     assert header.recipe["steps"] == 60
     assert header.trained["pictures"] == 3
-    assert header.trained["command"].startswith("relume train cfsr-x2 --data photos")
+    assert header.trained["command"].startswith("relume train cfsr-x2 --data photos --validation")
     validations = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in validations if "validation" in line] == [30, 60]
     assert read(run / "pictures" / "0-0000060.png").height > 64

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import re
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -105,9 +104,7 @@ def keep_trial(weights: Path) -> Path:
     usual = zoo.variant(variant).config.model_dump(mode="json")
     network = {name: value for name, value in header.recipe["network"].items() if value != usual.get(name)}
     told = _told(header)
-    # Where the run lay is of no use to others.
-    command = re.sub(r" --run \S+", "", header.trained["command"])
-    told["trained"] |= {"network": network, "command": command}
+    told["trained"] |= {"network": network}
     path = TRIALS / f"{variant}.json"
     write_text(path, json.dumps(told, indent=1) + "\n")
     return path

@@ -162,9 +162,17 @@ def _rehearse(recipe: Recipe, text: str) -> None:
 
 
 def _command() -> str:
-    """The command line, for the card: the last two parts of folders, as they may be private."""
+    """The command line, for the card: without the run's folder, and of others the last two parts.
+
+    Where a run lay is of no use to others, and folders may be private.
+    """
     parts = []
-    for part in sys.argv[1:]:
+    words = iter(sys.argv[1:])
+    for part in words:
+        if part == "--run":
+            next(words, None)
+        if part == "--run" or part.startswith("--run="):
+            continue
         option, equals, value = part.rpartition("=")
         path = Path(value)
         is_place = path.is_absolute() or ".." in path.parts
