@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from relume.core.errors import DataError, RelumeError
 from relume.core.pictures import Picture, read, write
@@ -283,6 +284,26 @@ def test_a_photo_that_is_too_small_is_named_before_the_first_step(folder):
     settings["margin"] = 20
     with pytest.raises(DataError, match=r"a\.png is .* \(data\.patch=8 and .*\); or take it and 2 more out"):
         Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 8}), **settings)
+
+
+def test_a_photo_that_its_header_turns_is_judged_as_it_is_read(tmp_path):
+    """Of 48 rows and 40 columns, a quarter turn makes 40 rows, of which 30 are not held out."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    gray = np.full((48, 40), 90, np.uint8)
+    Image.fromarray(gray).save(tmp_path / "a.png", exif=turned)
+    photos = PhotoList.find((tmp_path,))
+    assert list(photos.sizes()) == [(tmp_path / "a.png", (40, 48))]
+    settings = {"scale": 2, "margin": 0, "channels": 3, "seed": 1}
+    with pytest.raises(DataError) as caught:
+        Patches(photos, PatchesConfig(patch=17, held_out=0.25), **settings)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.png'} is 48x40 (48x30 without the 25% held out), too small for a patch of 34x34 "
+        "(data.patch=17, at scale 2); the largest that fits is --set data.patch=15, or take it out"
+    )
+    Image.fromarray(gray.T.copy()).save(tmp_path / "a.png", exif=turned)
+    patches = Patches(photos, PatchesConfig(patch=18, held_out=0.25), **settings)
+    assert {patches[index].shape for index in range(20)} == {(3, 36, 36)}
 
 
 def test_hidden_files_are_no_photos(folder):

@@ -87,7 +87,7 @@ class PhotoList:
         return cls(tuple(paths), digest.hexdigest())
 
     def sizes(self) -> Iterator[tuple[Path, Size]]:
-        """Yield each photo's file and size as stored, from its header; cubes are read whole for it.
+        """Yield each photo's file and size, upright, from its header; cubes are read whole for it.
 
         Raises:
             RelumeError: a file is no picture or cube.

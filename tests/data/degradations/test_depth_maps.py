@@ -206,6 +206,9 @@ def test_a_map_for_a_single_photo(tmp_path):
     save_map(tmp_path / "any.npy")
     maps = DepthMaps(tmp_path / "any.npy")
     maps.check([(Path("a.jpg"), (HEIGHT, WIDTH))])
+    # A photo that its header turns has its map turned as well.
+    with pytest.raises(DataError, match=r"any\.npy is 48x40, but its photo a\.jpg is 40x48"):
+        maps.check([(Path("a.jpg"), (WIDTH, HEIGHT))])
     with pytest.raises(DataError, match=r"any\.npy would be the depth map of a\.jpg and of b\.jpg"):
         maps.check([(Path("a.jpg"), (HEIGHT, WIDTH)), (Path("b.jpg"), (HEIGHT, WIDTH))])
 
