@@ -1,5 +1,7 @@
 """Training pairs: a pure function of seed and step, and exactly what the degradation says."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -223,6 +225,22 @@ def test_a_cube_of_other_bands_is_refused_with_the_way_out(tmp_path):
         PhotoList.find((tmp_path / "empty",), cubes=True)
 
 
+def test_a_cube_is_read_once_for_its_size_and_its_patches(tmp_path):
+    source, _ = cubes(tmp_path / "cubes")
+    expected = source.some(3)
+    again, _ = cubes(tmp_path / "cubes")
+    config = PatchesConfig(folders=(tmp_path / "cubes",), patch=6)
+    photos = PhotoList.find(config.folders, cubes=True)
+    patches = Patches(photos, config, scale=2, margin=2, channels=5, seed=1)
+    (path,) = photos.paths
+    path.unlink()
+    assert equal([again.some(3)], [expected])
+    assert list(patches.sizes()) == [(path, (40, 30))]
+    # Loader workers are sent none of it.
+    with pytest.raises(RelumeError, match=r"cube\.npy: there is no such file"):
+        pickle.loads(pickle.dumps(patches))[0]
+
+
 def test_a_model_of_cubes_refuses_photos(folder):
     config = PatchesConfig(folders=(folder,), patch=8, batch=4)
     photos = PhotoList.find(config.folders)
@@ -293,7 +311,6 @@ def test_a_photo_that_its_header_turns_is_judged_as_it_is_read(tmp_path):
     gray = np.full((48, 40), 90, np.uint8)
     Image.fromarray(gray).save(tmp_path / "a.png", exif=turned)
     photos = PhotoList.find((tmp_path,))
-    assert list(photos.sizes()) == [(tmp_path / "a.png", (40, 48))]
     settings = {"scale": 2, "margin": 0, "channels": 3, "seed": 1}
     with pytest.raises(DataError) as caught:
         Patches(photos, PatchesConfig(patch=17, held_out=0.25), **settings)
@@ -303,6 +320,7 @@ def test_a_photo_that_its_header_turns_is_judged_as_it_is_read(tmp_path):
     )
     Image.fromarray(gray.T.copy()).save(tmp_path / "a.png", exif=turned)
     patches = Patches(photos, PatchesConfig(patch=18, held_out=0.25), **settings)
+    assert list(patches.sizes()) == [(tmp_path / "a.png", (48, 40))]
     assert {patches[index].shape for index in range(20)} == {(3, 36, 36)}
 
 

@@ -171,7 +171,7 @@ class PairLoader:
             else Patches(photos, config, **choices)
         )
         if isinstance(degradation, Located):
-            degradation.check(photos.sizes)
+            degradation.check(patches.sizes)
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 
     def some(self, count: int) -> Batch:

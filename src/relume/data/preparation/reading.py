@@ -112,7 +112,12 @@ class PieceList:
         yield from dict.fromkeys((piece.photo, piece.size) for piece in self.pieces)
 
     def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
-        """Refuse pieces that are smaller than a patch; arguments as of `PhotoList.refuse_smaller`.
+        """Refuse pieces that are smaller than a patch.
+
+        Args:
+            patch: side of the low-resolution patch, pixels.
+            scale: high-resolution pixels for each low-resolution one.
+            margin: low-resolution pixels on each side that are cut off after degrading.
 
         Raises:
             DataError: naming the smallest, and what would fit.
@@ -183,6 +188,10 @@ class PiecePatches(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.located(index)[0]
+
+    def sizes(self) -> Iterator[tuple[Path, Size]]:
+        """Yield the photos' files and sizes, as of `PieceList`."""
+        return self.pieces.sizes()
 
     def located(self, index: int) -> tuple[Tensor, Place]:
         """Return a patch and where it lies in its photo."""
