@@ -159,7 +159,7 @@ def cubes(folder, *, held_out=0.0, rounded=False, patch=6, bands=5):
     config = PatchesConfig(folders=(folder,), patch=patch, batch=8, held_out=held_out)
     photos = PhotoList.find(config.folders, cubes=True)
     degradation = BicubicConfig(rounded=rounded).build(2)
-    return PairLoader(photos, config, degradation, scale=2, channels=bands, seed=1), values
+    return PairLoader(photos, config, degradation, scale=2, channels=bands, seed=1, cubes=True), values
 
 
 def test_patches_of_cubes_are_floats_shrunk_as_such(tmp_path):
@@ -205,7 +205,7 @@ def test_a_patch_lies_where_it_is_said_to_in_the_whole_of_its_file(tmp_path, kin
     whole = read(path, cubes=True).pixels
     config = PatchesConfig(folders=(path.parent,), patch=6, batch=1, held_out=held_out)
     photos = PhotoList.find(config.folders, cubes=kind == "cube")
-    patches = Patches(photos, config, scale=2, margin=2, channels=len(whole), seed=1)
+    patches = Patches(photos, config, scale=2, margin=2, channels=len(whole), seed=1, cubes=kind == "cube")
     for index in range(20):
         patch, place = patches.located(index)
         assert (place.photo, place.size, place.part) == (path, (40, 30), (20, 20))
@@ -219,7 +219,7 @@ def test_a_cube_of_other_bands_is_refused_with_the_way_out(tmp_path):
     config = PatchesConfig(folders=(tmp_path / "cubes",), patch=6, batch=1)
     photos = PhotoList.find(config.folders, cubes=True)
     with pytest.raises(DataError, match=r"cube of 5 bands, but the model takes 31; .*network\.bands=5"):
-        Patches(photos, config, scale=2, margin=0, channels=31, seed=1)[0]
+        Patches(photos, config, scale=2, margin=0, channels=31, seed=1, cubes=True)[0]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no cube \(\.mat, \.npy\)"):
         PhotoList.find((tmp_path / "empty",), cubes=True)
@@ -231,7 +231,7 @@ def test_a_cube_is_read_once_for_its_size_and_its_patches(tmp_path):
     again, _ = cubes(tmp_path / "cubes")
     config = PatchesConfig(folders=(tmp_path / "cubes",), patch=6)
     photos = PhotoList.find(config.folders, cubes=True)
-    patches = Patches(photos, config, scale=2, margin=2, channels=5, seed=1)
+    patches = Patches(photos, config, scale=2, margin=2, channels=5, seed=1, cubes=True)
     (path,) = photos.paths
     path.unlink()
     assert equal([again.some(3)], [expected])
@@ -244,7 +244,7 @@ def test_a_cube_is_read_once_for_its_size_and_its_patches(tmp_path):
 def test_a_model_of_cubes_refuses_photos(folder):
     config = PatchesConfig(folders=(folder,), patch=8, batch=4)
     photos = PhotoList.find(config.folders)
-    source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=31, seed=1)
+    source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=31, seed=1, cubes=True)
     with pytest.raises(DataError, match=r"\.png is a photo, but the model takes cubes of 31 bands"):
         next(source.batches(0, 1))
 

@@ -85,7 +85,7 @@ class Pair:
             DataError: it is a cube and the model takes pictures or other bands, or the other way round.
         """
         bands, takes = self.high.shape[0], f"cubes of {contract.channels} bands"
-        if self.cube and bands != contract.channels:
+        if self.cube and (bands != contract.channels or not contract.of_cubes):
             takes = takes if contract.of_cubes else "pictures"
             raise DataError(f"{self.high_path} is a cube of {bands} bands, but the model takes {takes}")
         if contract.of_cubes and not self.cube:

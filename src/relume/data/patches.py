@@ -112,9 +112,10 @@ class Patches(Dataset[Tensor]):
         config: patch size, memory and what is held out.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
-        channels: 3 gives gray photos as RGB, 1 colour photos as gray (MATLAB's `rgb2gray`, in 8 bits); any
-            other number takes cubes of so many bands.
+        channels: 3 gives gray photos as RGB, 1 colour photos as gray (MATLAB's `rgb2gray`, in 8 bits); of
+            cubes, their bands.
         seed: of every choice.
+        cubes: whether cubes are wanted, rather than photos.
 
     Raises:
         PictureError: a file is no picture.
@@ -122,11 +123,20 @@ class Patches(Dataset[Tensor]):
     """
 
     def __init__(
-        self, photos: PhotoList, config: PatchesConfig, *, scale: int, margin: int, channels: int, seed: int
+        self,
+        photos: PhotoList,
+        config: PatchesConfig,
+        *,
+        scale: int,
+        margin: int,
+        channels: int,
+        seed: int,
+        cubes: bool = False,
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
         self.channels = channels
+        self._cubes = cubes
         self._held_out = config.held_out
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)
@@ -197,12 +207,14 @@ class Patches(Dataset[Tensor]):
         photo = read(path, cubes=True)
         pixels = photo.pixels
         if photo.cube is None:
-            if self.channels not in (1, 3):
+            if self._cubes:
                 raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
             pixels = pixels.mul(255).round_().to(torch.uint8)
             if self.channels == 1 and photo.channels == 3:
                 pixels = gray_levels_of(pixels)
             pixels = pixels.expand(self.channels, -1, -1)
+        elif not self._cubes:
+            raise DataError(f"{path} is a cube of {photo.channels} bands, but the model takes photos")
         elif photo.channels != self.channels:
             raise DataError(
                 f"{path} is a cube of {photo.channels} bands, but the model takes {self.channels}; "

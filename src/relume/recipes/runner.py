@@ -137,7 +137,7 @@ class Run:
         degradation = recipe.degradation.build(scale)
         source_of_batches = PairLoader(
             self.photos, recipe.data, degradation, scale=scale,
-            channels=contract.channels, luma=contract.luma, seed=recipe.seed,
+            channels=contract.channels, luma=contract.luma, cubes=contract.of_cubes, seed=recipe.seed,
         )  # fmt: skip
         # Photos that do not fit the network are told first.
         tried = source_of_batches.some(_TRIED)

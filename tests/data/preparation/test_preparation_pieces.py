@@ -228,7 +228,7 @@ def test_pieces_that_do_not_fit_are_refused(photos, tmp_path):
     with pytest.raises(DataError, match=r"too small .* 66x66 .* --set data\.patch=32, or prepare"):
         PiecePatches(pieces, PatchesConfig(patch=33), channels=3, **settings)
     with pytest.raises(DataError, match="holds pieces of photos, but the model takes cubes of 31 bands"):
-        PiecePatches(pieces, PatchesConfig(patch=8), channels=31, **settings)
+        PiecePatches(pieces, PatchesConfig(patch=8), channels=31, cubes=True, **settings)
     path = pieces.paths[0]
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="cut short"):

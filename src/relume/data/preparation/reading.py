@@ -163,18 +163,27 @@ class PiecePatches(Dataset[Tensor]):
         margin: m, low-resolution pixels on each side that are cut off after degrading.
         channels: 3 gives gray pieces as RGB, 1 colour as gray, as `patches.Patches` does.
         seed: of every choice.
+        cubes: whether the model takes cubes.
 
     Raises:
         DataError: pieces are too small for a patch, the model takes cubes, or a part is to be held out.
     """
 
     def __init__(
-        self, pieces: PieceList, config: PatchesConfig, *, scale: int, margin: int, channels: int, seed: int
+        self,
+        pieces: PieceList,
+        config: PatchesConfig,
+        *,
+        scale: int,
+        margin: int,
+        channels: int,
+        seed: int,
+        cubes: bool = False,
     ) -> None:
         self.pieces = pieces
         self.side = (config.patch + 2 * margin) * scale
         pieces.refuse_smaller(config.patch, scale=scale, margin=margin)
-        if channels not in (1, 3):
+        if cubes:
             raise DataError(
                 f"{pieces.paths[0]} holds pieces of photos, but the model takes cubes of {channels} bands"
             )
