@@ -79,11 +79,13 @@ def test_folders_of_cubes_are_searched_for_cubes(desk, relume):
 
 def test_what_cannot_be_enlarged_is_told_in_one_line(desk, refused, tiny):
     write_cube(desk / "other.npy", scene(bands=9), CubeForm(), kind="npy")
+    write_cube(desk / "three.npy", scene(bands=3), CubeForm(), kind="npy")
     write(Picture(pixels=torch.rand(3, 8, 8)), desk / "photo.png")
     six, engine = desk / "six.safetensors", ("--engine", "torch")
     for arguments, says in (
         (("other.npy", "-n", six), ("other.npy: a cube of 9 bands does not fit", "takes cubes of 6")),
         (("other.npy", "-n", tiny), ("a cube of 9 bands does not fit", "takes pictures")),
+        (("three.npy", "-n", tiny), ("a cube of 3 bands does not fit", "takes pictures")),
         (("photo.png", "-n", six), ("photo.png", "takes cubes of 6 bands, and this is a picture")),
         (("cubes/scene.mat", "-n", six, "-o", "a.png"), ("a.png: a cube cannot be written as PNG",)),
     ):
@@ -125,9 +127,13 @@ def test_pictures_and_cubes_are_not_measured_as_each_other(desk, refused, tiny):
         refused("evaluate", *arguments, cwd=desk, says=says)
 
 
-def test_a_training_on_one_cube_holds_a_part_out_and_validates_on_it(desk, relume):
+@pytest.mark.parametrize("bands", [BANDS, 3])
+def test_a_training_on_one_cube_holds_a_part_out_and_validates_on_it(desk, relume, bands):
+    """Also where the bands are as many as a photo's colours."""
+    write_cube(desk / "cubes" / "scene.mat", scene(bands=bands), CubeForm(peak=4000, name="img"), kind="mat")
+    write(Picture(pixels=torch.rand(3, 32, 26)), desk / "cubes" / "photo.png")
     settings = [
-        f"network.bands={BANDS}", "network.width=4", "network.dropout=0", "data.patch=4", "data.batch=2",
+        f"network.bands={bands}", "network.width=4", "network.dropout=0", "data.patch=4", "data.batch=2",
         "data.held_out=0.4", "steps=4", "validate_every=2", "threads=1", "log_every=2",
     ]  # fmt: skip
     chosen = [part for setting in settings for part in ("--set", setting)]
@@ -140,7 +146,7 @@ def test_a_training_on_one_cube_holds_a_part_out_and_validates_on_it(desk, relum
     assert validations[0].keys() >= {"psnr", "ssim", "sam", "psnr_bicubic", "sam_bicubic"}
     weights = desk / "run" / "essaformer-128-x2.safetensors"
     header, _ = read_checkpoint(weights)
-    assert header.config["bands"] == BANDS
+    assert header.config["bands"] == bands
     done = relume("evaluate", weights, "--data", "cubes", "--held-out", "0.4", "-o", "found", cwd=desk)
     assert done.returncode == 0, done.stderr
     (row,) = table(desk / "found" / "essaformer-128-x2-cube-held-out-0.4.csv")

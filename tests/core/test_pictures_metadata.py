@@ -26,7 +26,7 @@ from pictures_making import (
 )
 from PIL import Image, ImageOps
 
-from relume.core.pictures import Picture, read, write
+from relume.core.pictures import Picture, read, read_size, write
 from relume.core.pictures import exif as exif_module
 from relume.core.pictures import xmp as xmp_module
 from relume.core.pictures.ifd import BrokenStructureError
@@ -133,7 +133,7 @@ def test_every_orientation_is_applied_once(tmp_path, kind, orientation):
     path.write_bytes(pillow_bytes(image, kind, exif=block, **options))
     expected = np.asarray(ImageOps.exif_transpose(pillow(path)).convert("L"), dtype=np.float32)
     picture = read(path)
-    assert tuple(picture.pixels.shape[1:]) == expected.shape
+    assert tuple(picture.pixels.shape[1:]) == read_size(path) == expected.shape
     assert np.abs(picture.pixels[0].numpy() * 255 - expected).max() < 4
     assert _parsed(picture.exif).get(0x0112, 1) == 1
     write(picture, tmp_path / "b.png")
@@ -151,6 +151,7 @@ def test_avif_is_turned_by_its_own_property_only(tmp_path):
     image = Image.new("RGB", (32, 16))
     (tmp_path / "a.avif").write_bytes(pillow_bytes(image, "avif", exif=exif_block(32, 16, 6)))
     assert read(tmp_path / "a.avif").size == "16x32"
+    assert read_size(tmp_path / "a.avif") == (32, 16)
 
 
 @every_format

@@ -1,6 +1,7 @@
 """Benchmark folders: every layout, what is cut and made, and what is refused in one line."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,3 +208,11 @@ def test_a_model_and_a_pair_must_be_of_one_kind(tmp_path):
         cube.fitting(contracts[3])
     with pytest.raises(DataError, match=r"photo\.png is a picture, but the model takes cubes of 7 bands"):
         photo.fitting(contracts[7])
+    # Three bands are no colours.
+    np.save(tmp_path / "three.npy", np.ones((4, 4, 3)))
+    three, bands = find_pairs(tmp_path / "three.npy", scale=2)[0], replace(contracts[3], cubes=True)
+    assert three.fitting(bands) is three
+    with pytest.raises(DataError, match=r"three\.npy is a cube of 3 bands, but the model takes pictures"):
+        three.fitting(contracts[3])
+    with pytest.raises(DataError, match=r"photo\.png is a picture, but the model takes cubes of 3 bands"):
+        photo.fitting(bands)

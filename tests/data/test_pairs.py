@@ -1,8 +1,11 @@
 """Training pairs: a pure function of seed and step, and exactly what the degradation says."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from relume.core.errors import DataError, RelumeError
 from relume.core.pictures import Picture, read, write
@@ -156,7 +159,7 @@ def cubes(folder, *, held_out=0.0, rounded=False, patch=6, bands=5):
     config = PatchesConfig(folders=(folder,), patch=patch, batch=8, held_out=held_out)
     photos = PhotoList.find(config.folders, cubes=True)
     degradation = BicubicConfig(rounded=rounded).build(2)
-    return PairLoader(photos, config, degradation, scale=2, channels=bands, seed=1), values
+    return PairLoader(photos, config, degradation, scale=2, channels=bands, seed=1, cubes=True), values
 
 
 def test_patches_of_cubes_are_floats_shrunk_as_such(tmp_path):
@@ -202,7 +205,7 @@ def test_a_patch_lies_where_it_is_said_to_in_the_whole_of_its_file(tmp_path, kin
     whole = read(path, cubes=True).pixels
     config = PatchesConfig(folders=(path.parent,), patch=6, batch=1, held_out=held_out)
     photos = PhotoList.find(config.folders, cubes=kind == "cube")
-    patches = Patches(photos, config, scale=2, margin=2, channels=len(whole), seed=1)
+    patches = Patches(photos, config, scale=2, margin=2, channels=len(whole), seed=1, cubes=kind == "cube")
     for index in range(20):
         patch, place = patches.located(index)
         assert (place.photo, place.size, place.part) == (path, (40, 30), (20, 20))
@@ -216,16 +219,32 @@ def test_a_cube_of_other_bands_is_refused_with_the_way_out(tmp_path):
     config = PatchesConfig(folders=(tmp_path / "cubes",), patch=6, batch=1)
     photos = PhotoList.find(config.folders, cubes=True)
     with pytest.raises(DataError, match=r"cube of 5 bands, but the model takes 31; .*network\.bands=5"):
-        Patches(photos, config, scale=2, margin=0, channels=31, seed=1)[0]
+        Patches(photos, config, scale=2, margin=0, channels=31, seed=1, cubes=True)[0]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no cube \(\.mat, \.npy\)"):
         PhotoList.find((tmp_path / "empty",), cubes=True)
 
 
+def test_a_cube_is_read_once_for_its_size_and_its_patches(tmp_path):
+    source, _ = cubes(tmp_path / "cubes")
+    expected = source.some(3)
+    again, _ = cubes(tmp_path / "cubes")
+    config = PatchesConfig(folders=(tmp_path / "cubes",), patch=6)
+    photos = PhotoList.find(config.folders, cubes=True)
+    patches = Patches(photos, config, scale=2, margin=2, channels=5, seed=1, cubes=True)
+    (path,) = photos.paths
+    path.unlink()
+    assert equal([again.some(3)], [expected])
+    assert list(patches.sizes()) == [(path, (40, 30))]
+    # Loader workers are sent none of it.
+    with pytest.raises(RelumeError, match=r"cube\.npy: there is no such file"):
+        pickle.loads(pickle.dumps(patches))[0]
+
+
 def test_a_model_of_cubes_refuses_photos(folder):
     config = PatchesConfig(folders=(folder,), patch=8, batch=4)
     photos = PhotoList.find(config.folders)
-    source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=31, seed=1)
+    source = PairLoader(photos, config, BicubicConfig().build(2), scale=2, channels=31, seed=1, cubes=True)
     with pytest.raises(DataError, match=r"\.png is a photo, but the model takes cubes of 31 bands"):
         next(source.batches(0, 1))
 
@@ -283,6 +302,26 @@ def test_a_photo_that_is_too_small_is_named_before_the_first_step(folder):
     settings["margin"] = 20
     with pytest.raises(DataError, match=r"a\.png is .* \(data\.patch=8 and .*\); or take it and 2 more out"):
         Patches(PhotoList.find((folder,)), config.model_copy(update={"patch": 8}), **settings)
+
+
+def test_a_photo_that_its_header_turns_is_judged_as_it_is_read(tmp_path):
+    """Of 48 rows and 40 columns, a quarter turn makes 40 rows, of which 30 are not held out."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    gray = np.full((48, 40), 90, np.uint8)
+    Image.fromarray(gray).save(tmp_path / "a.png", exif=turned)
+    photos = PhotoList.find((tmp_path,))
+    settings = {"scale": 2, "margin": 0, "channels": 3, "seed": 1}
+    with pytest.raises(DataError) as caught:
+        Patches(photos, PatchesConfig(patch=17, held_out=0.25), **settings)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.png'} is 48x40 (48x30 without the 25% held out), too small for a patch of 34x34 "
+        "(data.patch=17, at scale 2); the largest that fits is --set data.patch=15, or take it out"
+    )
+    Image.fromarray(gray.T.copy()).save(tmp_path / "a.png", exif=turned)
+    patches = Patches(photos, PatchesConfig(patch=18, held_out=0.25), **settings)
+    assert list(patches.sizes()) == [(tmp_path / "a.png", (48, 40))]
+    assert {patches[index].shape for index in range(20)} == {(3, 36, 36)}
 
 
 def test_hidden_files_are_no_photos(folder):

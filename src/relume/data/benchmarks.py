@@ -25,6 +25,7 @@ Shapes: 3 channels or the bands of a cube, H W high resolution after the cut, h 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ class Pair:
             DataError: it is a cube and the model takes pictures or other bands, or the other way round.
         """
         bands, takes = self.high.shape[0], f"cubes of {contract.channels} bands"
-        if self.cube and bands != contract.channels:
+        if self.cube and (bands != contract.channels or not contract.of_cubes):
             takes = takes if contract.of_cubes else "pictures"
             raise DataError(f"{self.high_path} is a cube of {bands} bands, but the model takes {takes}")
         if contract.of_cubes and not self.cube:
@@ -306,6 +307,35 @@ def find_pairs(
     return BenchmarkPairs(files, scale=scale)
 
 
+def held_out_pairs(
+    paths: Sequence[Path], *, scale: int, held_out: float, damage: Damage | None = None
+) -> BenchmarkPairs:
+    """Return what a training holds out of its pictures, each low picture made.
+
+    Picture i of a folder is damaged by `seed + i`, as where `find_pairs` finds it.
+
+    Args:
+        paths: the pictures or cubes, those of each folder in the order of their names.
+        scale: as of `find_pairs`.
+        held_out: as of `PairFiles`.
+        damage: as of `find_pairs`.
+    """
+    before: Counter[Path] = Counter()
+    files = []
+    for path in paths:
+        own = _numbered(damage, before[path.parent])
+        before[path.parent] += 1
+        files.append(
+            PairFiles(set_name="held out", high_path=path, low_path=None, damage=own, held_out=held_out)
+        )
+    return BenchmarkPairs(files, scale=scale)
+
+
+def _numbered(damage: Damage | None, index: int) -> Damage | None:
+    """Return the damage of a set's picture with this number."""
+    return None if damage is None else replace(damage, seed=damage.seed + index)
+
+
 def _is_set(folder: Path, endings: Collection[str]) -> bool:
     if not folder.is_dir() or folder.name.startswith("."):
         return False
@@ -327,7 +357,7 @@ def _set_files(
     high_paths = pictures_in(_high_folder(folder), endings=endings)
     if damage is not None:
         for index, high_path in enumerate(high_paths):
-            own = replace(damage, seed=damage.seed + index)
+            own = _numbered(damage, index)
             yield PairFiles(set_name=name, high_path=high_path, low_path=None, damage=own)
         return
     low_folder = folder / "LR_bicubic" / f"X{scale}"

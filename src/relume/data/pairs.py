@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,6 +146,7 @@ class PairLoader:
         channels: channels of input and target.
         seed: of patches and degradation.
         luma: whether the one channel is luma of colour pictures (`Contract.luma`).
+        cubes: whether the channels are the bands of cubes (`Contract.of_cubes`).
 
     Raises:
         PictureError: a file is no picture.
@@ -161,17 +163,20 @@ class PairLoader:
         channels: int,
         seed: int,
         luma: bool = False,
+        cubes: bool = False,
     ) -> None:
         self._config = config
-        channels = 3 if luma else channels
-        choices = {"scale": scale, "margin": degradation.margin, "channels": channels, "seed": seed}
+        choices: dict[str, Any] = {
+            "scale": scale, "margin": degradation.margin, "channels": 3 if luma else channels, "seed": seed,
+            "cubes": cubes,
+        }  # fmt: skip
         patches = (
             PiecePatches(photos, config, **choices)
             if isinstance(photos, PieceList)
             else Patches(photos, config, **choices)
         )
         if isinstance(degradation, Located):
-            degradation.check(photos.sizes)
+            degradation.check(patches.sizes)
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
 
     def some(self, count: int) -> Batch:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -86,41 +86,6 @@ class PhotoList:
             paths += found
         return cls(tuple(paths), digest.hexdigest())
 
-    def sizes(self) -> Iterator[tuple[Path, Size]]:
-        """Yield each photo's file and size as stored, from its header; cubes are read whole for it.
-
-        Raises:
-            RelumeError: a file is no picture or cube.
-        """
-        return ((path, read_size(path, cubes=True)) for path in self.paths)
-
-    def refuse_smaller(self, patch: int, *, scale: int, margin: int, held_out: float = 0.0) -> None:
-        """Look at every photo's header, so that a training does not fail at its thousandth step.
-
-        Args:
-            patch: side of the low-resolution patch, pixels.
-            scale: high-resolution pixels for each low-resolution one.
-            margin: low-resolution pixels on each side that a degradation may spoil.
-            held_out: share of the rows, the lowest, that is not to be had.
-
-        Raises:
-            RelumeError: a file is no picture or cube.
-            DataError: a photo is smaller than a patch; the smallest and what would fit are named.
-        """
-        side = (patch + 2 * margin) * scale
-        shortest, small = {}, {}
-        for path, (height, width) in self.sizes():
-            rows = taught_rows(height, held_out)
-            if min(rows, width) < side:
-                shortest[path] = min(rows, width)
-                small[path] = f"{width}x{height}"
-                small[path] += f" ({width}x{rows} without the {held_out:.0%} held out)" if held_out else ""
-        if small:
-            smallest = min(small, key=lambda path: shortest[path])
-            out = "it" if len(small) == 1 else f"it and {len(small) - 1} more"
-            problem = too_small(shortest[smallest], patch, scale, margin)
-            raise DataError(f"{smallest} is {small[smallest]}, {problem} or take {out} out")
-
 
 def too_small(shortest: int, patch: int, scale: int, margin: int) -> str:
     """Return what is said of a photo's shortest side, and the largest patch that fits into it."""
@@ -147,27 +112,41 @@ class Patches(Dataset[Tensor]):
         config: patch size, memory and what is held out.
         scale: s, high-resolution pixels for each low-resolution one.
         margin: m, low-resolution pixels on each side that `data.pairs` cuts off after degrading.
-        channels: 3 gives gray photos as RGB, 1 colour photos as gray (MATLAB's `rgb2gray`, in 8 bits); any
-            other number takes cubes of so many bands.
+        channels: 3 gives gray photos as RGB, 1 colour photos as gray (MATLAB's `rgb2gray`, in 8 bits); of
+            cubes, their bands.
         seed: of every choice.
+        cubes: whether cubes are wanted, rather than photos.
 
     Raises:
         PictureError: a file is no picture.
-        DataError: a photo is too small for a patch.
+        DataError: a photo is too small for a patch, or a cube is none that the model takes.
     """
 
     def __init__(
-        self, photos: PhotoList, config: PatchesConfig, *, scale: int, margin: int, channels: int, seed: int
+        self,
+        photos: PhotoList,
+        config: PatchesConfig,
+        *,
+        scale: int,
+        margin: int,
+        channels: int,
+        seed: int,
+        cubes: bool = False,
     ) -> None:
         self.photos = photos
         self.side = (config.patch + 2 * margin) * scale
-        photos.refuse_smaller(config.patch, scale=scale, margin=margin, held_out=config.held_out)
         self.channels = channels
+        self._cubes = cubes
         self._held_out = config.held_out
         self.seed = seed
         self._budget = int(config.memory_gib * 2**30)
         self._decoded: OrderedDict[Path, Tensor] = OrderedDict()
         self._held = 0
+        self._refuse_smaller(config.patch, scale=scale, margin=margin)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave decoded photos out: shared memory, by which they would reach loader workers, is scarce."""
+        return {**self.__dict__, "_decoded": OrderedDict(), "_held": 0}
 
     def __getitem__(self, index: int) -> Tensor:
         return self.located(index)[0]
@@ -184,6 +163,42 @@ class Patches(Dataset[Tensor]):
         place = Place(path, (height, width), top, left, (self.side, self.side), turns, mirrored)
         return place.cut(photo), place
 
+    def sizes(self) -> Iterator[tuple[Path, Size]]:
+        """Yield each photo's file and size, upright, from its header; cubes are decoded for it.
+
+        What is decoded is kept for the patches, as far as there is memory.
+
+        Raises:
+            RelumeError: a file is no picture, or no cube that the model takes.
+        """
+        for path in self.photos.paths:
+            if path.suffix.lower() in CUBES:
+                height, width = self._photo(path).shape[-2:]
+                yield path, (height, width)
+            else:
+                yield path, read_size(path, cubes=True)
+
+    def _refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
+        """Look at every photo's size, so that a training does not fail at its thousandth step.
+
+        Raises:
+            RelumeError: as `sizes`.
+            DataError: a photo is smaller than a patch; the smallest and what would fit are named.
+        """
+        shortest, small = {}, {}
+        held_out = self._held_out
+        for path, (height, width) in self.sizes():
+            rows = taught_rows(height, held_out)
+            if min(rows, width) < self.side:
+                shortest[path] = min(rows, width)
+                small[path] = f"{width}x{height}"
+                small[path] += f" ({width}x{rows} without the {held_out:.0%} held out)" if held_out else ""
+        if small:
+            smallest = min(small, key=lambda path: shortest[path])
+            out = "it" if len(small) == 1 else f"it and {len(small) - 1} more"
+            problem = too_small(shortest[smallest], patch, scale, margin)
+            raise DataError(f"{smallest} is {small[smallest]}, {problem} or take {out} out")
+
     def _photo(self, path: Path) -> Tensor:
         """Return the decoded photo, C×H×W, from memory where it is still there."""
         if path in self._decoded:
@@ -192,12 +207,14 @@ class Patches(Dataset[Tensor]):
         photo = read(path, cubes=True)
         pixels = photo.pixels
         if photo.cube is None:
-            if self.channels not in (1, 3):
+            if self._cubes:
                 raise DataError(f"{path} is a photo, but the model takes cubes of {self.channels} bands")
             pixels = pixels.mul(255).round_().to(torch.uint8)
             if self.channels == 1 and photo.channels == 3:
                 pixels = gray_levels_of(pixels)
             pixels = pixels.expand(self.channels, -1, -1)
+        elif not self._cubes:
+            raise DataError(f"{path} is a cube of {photo.channels} bands, but the model takes photos")
         elif photo.channels != self.channels:
             raise DataError(
                 f"{path} is a cube of {photo.channels} bands, but the model takes {self.channels}; "

@@ -226,7 +226,7 @@ class Restorer:
         contract, bands = self.contract, picture.channels
         if contract.of_cubes and picture.cube is None:
             raise RelumeError(f"{self.name} takes cubes of {contract.channels} bands, and this is a picture")
-        if picture.cube is not None and bands != contract.channels:
+        if picture.cube is not None and (bands != contract.channels or not contract.of_cubes):
             wanted = f"cubes of {contract.channels}" if contract.of_cubes else "pictures"
             raise RelumeError(
                 f"a cube of {bands} bands does not fit {self.name}, which takes {wanted}; "

@@ -21,7 +21,7 @@ from relume.core.contract import Contract
 from relume.core.errors import ConfigError, RelumeError, UnknownNameError
 from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
-from relume.data.benchmarks import BenchmarkPairs, Damage, PairFiles, find_pairs
+from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -137,7 +137,7 @@ class Run:
         degradation = recipe.degradation.build(scale)
         source_of_batches = PairLoader(
             self.photos, recipe.data, degradation, scale=scale,
-            channels=contract.channels, luma=contract.luma, seed=recipe.seed,
+            channels=contract.channels, luma=contract.luma, cubes=contract.of_cubes, seed=recipe.seed,
         )  # fmt: skip
         # Photos that do not fit the network are told first.
         tried = source_of_batches.some(_TRIED)
@@ -280,13 +280,7 @@ def _validated(
         )
     if not recipe.data.held_out:
         return None
-    files = [
-        PairFiles(
-            set_name="held out", high_path=path, low_path=None, damage=damage, held_out=recipe.data.held_out
-        )
-        for path in photos.paths
-    ]
-    return BenchmarkPairs(files, scale=contract.scale)
+    return held_out_pairs(photos.paths, scale=contract.scale, held_out=recipe.data.held_out, damage=damage)
 
 
 def _freeze(network: Network, beginnings: tuple[str, ...]) -> None:

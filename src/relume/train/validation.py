@@ -32,8 +32,8 @@ class ValidationConfig(Config):
         pictures: how many of the set are saved as pictures, beside bicubic and target.
         best: the figure that decides which weights are best.
         lowest: whether the lowest of it is best, rather than the highest.
-        damaged: whether its low pictures are made by the recipe's degradation, each time alike, rather than
-            given or shrunk by bicubic.
+        damaged: whether its low pictures are made by the recipe's degradation, picture i of a folder by seed
+            i, rather than given or shrunk by bicubic.
     """
 
     folder: Path | None = None

@@ -195,17 +195,22 @@ def test_trainings_on_cubes_find_the_maps_of_their_cubes(tmp_path):
     config = PatchesConfig(folders=(tmp_path / "set",), patch=16, batch=16, held_out=0.25)
     photos = PhotoList.find(config.folders, cubes=True)
     known = Follows(DepthMaps(tmp_path / "maps"))
-    (batch,) = PairLoader(photos, config, known, scale=1, channels=5, seed=1).batches(0, 1)
+    (batch,) = PairLoader(photos, config, known, scale=1, channels=5, seed=1, cubes=True).batches(0, 1)
     assert (batch["input"] - batch["target"]).abs().max() < 1e-6
     save_map(tmp_path / "maps/a.mat", METRES[:30])
     with pytest.raises(DataError, match=r"a\.mat is 48x30, but its photo .*a\.npy is 48x40"):
-        PairLoader(photos, config, Follows(DepthMaps(tmp_path / "maps")), scale=1, channels=5, seed=1)
+        PairLoader(
+            photos, config, Follows(DepthMaps(tmp_path / "maps")), scale=1, channels=5, seed=1, cubes=True
+        )
 
 
 def test_a_map_for_a_single_photo(tmp_path):
     save_map(tmp_path / "any.npy")
     maps = DepthMaps(tmp_path / "any.npy")
     maps.check([(Path("a.jpg"), (HEIGHT, WIDTH))])
+    # A photo that its header turns has its map turned as well.
+    with pytest.raises(DataError, match=r"any\.npy is 48x40, but its photo a\.jpg is 40x48"):
+        maps.check([(Path("a.jpg"), (WIDTH, HEIGHT))])
     with pytest.raises(DataError, match=r"any\.npy would be the depth map of a\.jpg and of b\.jpg"):
         maps.check([(Path("a.jpg"), (HEIGHT, WIDTH)), (Path("b.jpg"), (HEIGHT, WIDTH))])
 

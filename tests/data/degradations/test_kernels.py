@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from relume.core.errors import ConfigError
 from relume.data.degradations import kernels
 from relume.data.degradations.blur import BlurConfig, convolve
 from relume.data.degradations.resizing import imresize, resize
@@ -152,3 +153,25 @@ def test_plain_blur_knows_its_reach():
     m = blur.margin
     assert torch.allclose(whole[..., 5 + m : 35 - m, 5 + m : 35 - m], part[..., m:-m, m:-m], atol=1e-6)
     assert np.isclose(part.mean(), x.mean(), atol=0.05)
+
+
+def test_a_noisy_kernel_is_the_smooth_one_but_for_the_noise_of_each_value():
+    point = torch.zeros(2, 1, 41, 41, dtype=torch.float64)
+    point[..., 20, 20] = 1.0
+    smooth, noisy = (
+        BlurConfig(sigma=(1.5, 3.0), kernel_noise=noise).build(1)(
+            point, generator=torch.Generator().manual_seed(2)
+        )[..., 11:30, 11:30]
+        for noise in (0.0, 0.25)
+    )
+    assert torch.allclose(noisy.sum((2, 3)), torch.ones(2, 1, dtype=torch.float64))
+    # The middle of a Gaussian, where FFT leaves no error worth speaking of.
+    ratio = (noisy / smooth)[..., 6:13, 6:13]
+    assert ratio.max() <= 1.25 / 0.75
+    assert ratio.min() >= 0.75 / 1.25
+    assert (ratio.amax((2, 3)) > 1.15).all()
+    assert (ratio.amin((2, 3)) < 0.85).all()
+    # Each picture has noise of its own.
+    assert (ratio[0] - ratio[1]).abs().max() > 0.2
+    with pytest.raises(ConfigError, match=r"kernel_noise is of Gaussians, and kernels are given"):
+        BlurConfig.parse({"kernels": "here", "kernel_noise": 0.25}, where="test")

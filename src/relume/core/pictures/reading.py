@@ -38,8 +38,10 @@ _jpeg_lock = threading.Lock()
 # Of profile, EXIF and XMP each.
 _MOST_BYTES: Final = 1 << 25
 # How EXIF's eight orientations are undone: turn left by quarters, then mirror.
-_TURNS: Final = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)}
-_TURNS_REST: Final = {7: (1, True), 8: (1, False)}
+_TURNS: Final = {
+    1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True),
+    5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False),
+}  # fmt: skip
 
 
 def read(path: str | os.PathLike[str], *, max_megapixels: float = 500.0, cubes: bool = False) -> Picture:
@@ -105,7 +107,7 @@ def open_stored(
 
 
 def read_size(path: str | os.PathLike[str], *, cubes: bool = False) -> tuple[int, int]:
-    """Return a picture's height and width as stored (orientation not applied), from its header alone.
+    """Return the height and width that `read` gives a picture, orientation applied, from its header alone.
 
     Args:
         path: The file.
@@ -121,10 +123,13 @@ def read_size(path: str | os.PathLike[str], *, cubes: bool = False) -> tuple[int
             _, height, width = read_cube(path).bands.shape
             return height, width
         try:
-            image = _image(contents, kind, survey(contents, kind))
+            found = survey(contents, kind)
+            image = _image(contents, kind, found)
         except (pyvips.Error, UnicodeDecodeError, BrokenStructureError) as error:
             raise _damaged(path, kind, colour.reason(error)) from None
-        return image.height, image.width
+        _, turn = _exif_of(image, kind, found, notes=[])
+        quarters, _ = _TURNS[turn]
+        return (image.width, image.height) if quarters % 2 else (image.height, image.width)
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def _picture(contents: Contents, kind: str, path: Path, limits: _Limits, found: 
     dpi = found.dpi
     if dpi is None and block is not None:
         dpi = exif.resolution(block)
-    quarters, mirrored = {**_TURNS, **_TURNS_REST}[turn]
+    quarters, mirrored = _TURNS[turn]
     place = limits.folder_for(image.height, image.width, image.bands, bits)
     decoded = Canvas.decoded(image, bits, folder=place)
     try:

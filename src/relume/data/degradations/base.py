@@ -94,7 +94,7 @@ class Located(Protocol):
         """See before the work whether there is what each photo needs.
 
         Args:
-            sizes: gives the photos' files and sizes, upright or as stored.
+            sizes: gives the photos' files and sizes, upright.
 
         Raises:
             DataError: something is missing or does not fit.

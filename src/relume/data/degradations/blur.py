@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from relume.core.errors import DataError
 from relume.core.pictures import SUFFIXES, read
 from relume.data.degradations import kernels, matrices
 from relume.data.degradations.base import SameSizeConfig, each_picture
-from relume.data.degradations.ranges import PositiveRange, uniform
+from relume.data.degradations.ranges import PositiveRange, Share, uniform
 
 Border = Literal["mirror", "edge", "wrap"]
 """What lies outside: 2 1 | 0 1 2 (the border pixel not repeated), 0 0 | 0 1 2, or the other side."""
@@ -37,11 +38,23 @@ class BlurConfig(SameSizeConfig):
         kernels: a file of kernels, or a folder of such files, from which each picture draws one in place of
             a Gaussian: `.npy` (`K K` or `N K K`), `.mat` (`K K`, `K K N`, or a cell array of kernels) or gray
             pictures (PNG …) of K × K pixels, K odd. Each is scaled to sum to one.
+        kernel_noise: largest relative error of each value of a Gaussian, as real kernels are not smooth; 0.25
+            is that of DIV2KRK (`kernels`).
+
+    Raises:
+        ValueError: noise for kernels that are given.
     """
 
     name: Literal["blur"] = "blur"
     sigma: PositiveRange = (0.5, 3.0)
     kernels: str | None = None
+    kernel_noise: Share = 0.0
+
+    @model_validator(mode="after")
+    def _given_or_noisy(self) -> BlurConfig:
+        if self.kernels and self.kernel_noise:
+            raise ValueError("kernel_noise is of Gaussians, and kernels are given; leave one out")
+        return self
 
     def damage(self) -> GaussianBlur | GivenBlur:
         """Return the degradation.
@@ -67,12 +80,14 @@ class GaussianBlur:
         return each_picture(high, generator, self._damage)
 
     def _damage(self, picture: Tensor, random: torch.Generator) -> Tensor:
-        kernel = kernels.bivariate(
-            2 * self.margin + 1,
-            sigma_1=uniform(self.config.sigma, random),
-            sigma_2=uniform(self.config.sigma, random),
-            angle=uniform((0, math.pi), random),
-        )
+        size = 2 * self.margin + 1
+        sigma_1, sigma_2 = (uniform(self.config.sigma, random) for _ in range(2))
+        angle = uniform((0, math.pi), random)
+        noise = 2 * torch.rand(size, size, generator=random, dtype=torch.float64) - 1
+        kernel = kernels.noisy_gaussian(
+            size, scale=1, variance_1=sigma_1**2, variance_2=sigma_2**2, angle=angle,
+            noise=self.config.kernel_noise * noise,
+        )  # fmt: skip
         return convolve(picture, kernel)
 
 

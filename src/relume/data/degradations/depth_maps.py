@@ -132,7 +132,7 @@ class DepthMaps:
         """See whether there is a map of each photo, by the files' headers where those tell the size.
 
         Args:
-            sizes: the photos' files and sizes, upright or as stored.
+            sizes: the photos' files and sizes, upright.
 
         Raises:
             DataError: a map is missing, cannot be used, has another size, or would serve two photos.
@@ -146,7 +146,7 @@ class DepthMaps:
                     "called as those of the photos"
                 )
             found = read_size(file) if file.suffix.lower() in SUFFIXES else _shape(file)
-            if sorted(found) != sorted(size):  # a photo may yet be turned
+            if found != size:
                 raise _other_size(file, found, photo, size)
 
     def at(self, place: Place) -> Tensor:

@@ -73,21 +73,21 @@ def laplacian(alpha: float) -> Tensor:
 
 
 def noisy_gaussian(
-    size: int, *, scale: int, variance_1: float, variance_2: float, angle: float, noise: Tensor | None = None
+    size: int, *, scale: int, variance_1: float, variance_2: float, angle: float, noise: Tensor
 ) -> Tensor:
     """Return a kernel of DIV2KRK: a Gaussian whose centre makes up for keeping each block's first pixel.
 
     Args:
         size: K, may be even.
-        scale: s; the centre lies at K // 2 - (s - 1) / 2 along both axes.
+        scale: s; the centre lies at K // 2 - (s - 1) / 2 along both axes, so for 1 in the middle of an odd K.
         variance_1: along the first axis, pixels squared.
         variance_2: along the second axis.
         angle: of the first axis from x to y.
-        noise: `K K`, relative error of each value; none leaves the kernel smooth.
+        noise: `K K`, relative error of each value; zeros leave the kernel smooth.
     """
     x = torch.arange(size, dtype=torch.float64) - (size // 2 - 0.5 * (scale - 1))
     kernel = torch.exp(-_squared_distance(x, angle, variance_1, variance_2) / 2)
-    return _normalised(kernel if noise is None else kernel * (1 + noise))
+    return _normalised(kernel * (1 + noise))
 
 
 def doubled(kernel: Tensor) -> Tensor:

@@ -112,7 +112,12 @@ class PieceList:
         yield from dict.fromkeys((piece.photo, piece.size) for piece in self.pieces)
 
     def refuse_smaller(self, patch: int, *, scale: int, margin: int) -> None:
-        """Refuse pieces that are smaller than a patch; arguments as of `PhotoList.refuse_smaller`.
+        """Refuse pieces that are smaller than a patch.
+
+        Args:
+            patch: side of the low-resolution patch, pixels.
+            scale: high-resolution pixels for each low-resolution one.
+            margin: low-resolution pixels on each side that are cut off after degrading.
 
         Raises:
             DataError: naming the smallest, and what would fit.
@@ -158,18 +163,27 @@ class PiecePatches(Dataset[Tensor]):
         margin: m, low-resolution pixels on each side that are cut off after degrading.
         channels: 3 gives gray pieces as RGB, 1 colour as gray, as `patches.Patches` does.
         seed: of every choice.
+        cubes: whether the model takes cubes.
 
     Raises:
         DataError: pieces are too small for a patch, the model takes cubes, or a part is to be held out.
     """
 
     def __init__(
-        self, pieces: PieceList, config: PatchesConfig, *, scale: int, margin: int, channels: int, seed: int
+        self,
+        pieces: PieceList,
+        config: PatchesConfig,
+        *,
+        scale: int,
+        margin: int,
+        channels: int,
+        seed: int,
+        cubes: bool = False,
     ) -> None:
         self.pieces = pieces
         self.side = (config.patch + 2 * margin) * scale
         pieces.refuse_smaller(config.patch, scale=scale, margin=margin)
-        if channels not in (1, 3):
+        if cubes:
             raise DataError(
                 f"{pieces.paths[0]} holds pieces of photos, but the model takes cubes of {channels} bands"
             )
@@ -183,6 +197,10 @@ class PiecePatches(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.located(index)[0]
+
+    def sizes(self) -> Iterator[tuple[Path, Size]]:
+        """Yield the photos' files and sizes, as of `PieceList`."""
+        return self.pieces.sizes()
 
     def located(self, index: int) -> tuple[Tensor, Place]:
         """Return a patch and where it lies in its photo."""

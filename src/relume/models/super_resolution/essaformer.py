@@ -151,7 +151,7 @@ class ESSAformer(Network):
     @property
     def contract(self) -> Contract:
         """One cube in, one cube out, `scale` times as large; no halo, see the file's head."""
-        return Contract(scale=self.config.scale, channels=self.config.bands, halo=None)
+        return Contract(scale=self.config.scale, channels=self.config.bands, halo=None, cubes=True)
 
     def forward(self, x: Tensor) -> Tensor:
         low = self.shallow(x)  # B N H W
