@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from relume.core.figures import in_words, rows, tried
+import pytest
+
+from relume.core.figures import budgets_in_words, in_words, rows, tried
 
 CLAIMS = (
     {"variant": "a-x2", "dataset": "Set5", "metric": "psnr", "value": 38.0, "protocol": "sr-y"},
@@ -38,3 +40,17 @@ def test_a_short_training_tells_how_its_network_differed():
     trained = {"network": {"depths": [2, 2], "width": 32}, "parameters": 1234}
     assert tried("hat-x2", trained) == "hat-x2 with depths 2 2, width 32: 1,234 parameters"
     assert tried("hat-x2", {"network": {}, "parameters": 1234}) == "hat-x2"
+
+
+@pytest.mark.parametrize(
+    ("device", "steps", "told"),
+    [
+        ("cpu", 9000, "cpu 12,000 steps (9,000 run), gpu 40,000 steps (not run yet)"),
+        ("cpu", 12_000, "cpu 12,000 steps (run whole), gpu 40,000 steps (not run yet)"),
+        ("cuda", 40_000, "cpu 12,000 steps (not run yet), gpu 40,000 steps (run whole)"),
+    ],
+)
+def test_budgets_tell_how_much_of_them_was_run(device, steps, told):
+    budgets = {"cpu": 12_000, "gpu": 40_000}
+    said = budgets_in_words(budgets, {"device": device, "of_steps": steps})
+    assert said == f"budgets of its recipe: {told}"

@@ -53,20 +53,30 @@ def _modules() -> list[ModuleType]:
 def _entry(module: ModuleType) -> dict[str, Any]:
     name = module.CARD.name
     recipes = {info.name for info in pkgutil.iter_modules(import_module("relume.recipes").__path__)}
+    recipe = f"relume.recipes.{name}" if name in recipes else None
     return {
         "name": name,
         "module": module.__name__,
-        "recipe": f"relume.recipes.{name}" if name in recipes else None,
+        "recipe": recipe,
         "card": module.CARD.to_json(),
         "variants": {
             name: {
                 "scale": _scale(module.NETWORK, variant.config),
                 "parameters": variant.parameters,
+                "budgets": _budgets(recipe, name),
                 **_weights(name),
             }
             for name, variant in getattr(module, "VARIANTS", {}).items()
         },
     }
+
+
+def _budgets(recipe: str | None, variant: str) -> dict[str, int]:
+    """Return how many steps each budget of a variant's recipe has."""
+    if recipe is None:
+        return {}
+    home = import_module(recipe)
+    return {budget: home.recipe(variant, budget).steps for budget in home.BUDGETS}
 
 
 def _scale(network: Callable[[Config], Network], config: Config) -> int:

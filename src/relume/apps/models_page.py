@@ -7,7 +7,7 @@ from typing import Any
 
 from relume.apps.diagram import diagram
 from relume.core.catalogue import WEIGHTS, figure_of
-from relume.core.figures import Row, in_words, rows, tried
+from relume.core.figures import Row, budgets_in_words, in_words, rows, tried
 from relume.insight.anatomy import anatomy
 from relume.nn.network import Network
 
@@ -142,6 +142,8 @@ def _shipped(name: str, variant: Mapping[str, Any], claims: Sequence[Mapping[str
     yield from (f"### {name}", "", f"Weights come with relume (`{variant['weights']}`, {size:.1f} MiB):", "")
     yield from ("```sh", f"relume upscale photo.jpg -n {name}", "```", "")
     yield from _made("They were trained", variant, rows(claims, variant["measured"], name))
+    told = budgets_in_words(variant["budgets"], variant["trained"])
+    yield from ("", f"{told[0].upper()}{told[1:]}.")
 
 
 def _tried(name: str, variant: Mapping[str, Any]) -> Iterator[str]:

@@ -36,6 +36,7 @@ class CatalogueVariant:
         system: the system it belongs to.
         scale: output pixels for each input pixel along a side.
         parameters: how many, in the form that is used.
+        budgets: steps that its recipe asks for, by the budget's name; empty without a recipe.
         weights: file name of the weights shipped for it, or None.
         measured: what was measured with those weights, or else with those of a short training.
         trained: how these came about; empty where there are none.
@@ -45,6 +46,7 @@ class CatalogueVariant:
     system: str
     scale: int
     parameters: int
+    budgets: Mapping[str, int]
     weights: str | None
     measured: tuple[Mapping[str, Any], ...]
     trained: Mapping[str, Any]

@@ -1,11 +1,12 @@
 """CFSR on photos shrunk by MATLAB's bicubic, as the paper trains it, and for photos of unknown damage.
 
 The paper (arXiv:2401.05633) trains with L1 and Adam on DIV2K and Flickr2K for
-days of GPU time. "gpu" scales that to half an hour of one large GPU; "cpu" is
-made for two cores and about half an hour a scale, where small batches, many
-steps and a high rate got furthest: after the same time on x2, 8 patches reached
-0.36 dB more than 16 on Set5, and a rate of 2e-3 reached 0.29 dB more than 1e-3.
-In both, x3 and x4 start from the trunk of x2, which saves them most of their steps.
+days of GPU time. "gpu" is a guess at what fits into half an hour of one large
+GPU, on which it has not been run yet; "cpu" is made for two cores and about half
+an hour a scale, where small batches, many steps and a high rate got furthest:
+after the same time on x2, 8 patches reached 0.36 dB more than 16 on Set5, and a
+rate of 2e-3 reached 0.29 dB more than 1e-3. In both, x3 and x4 start from the
+trunk of x2, which saves them most of their steps.
 
 "blind" variants are taught by BSRGAN's damage, with L1, and measured on it; x4 starts from
 the variant of its scale, x2 from blind x4. "photo" variants start from the blind one and

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def efficient_budgets(*, patch: int, batch: int, learning_rate: float) -> dict[str, dict[str, Any]]:
-    """Return budgets: "cpu", the same for all and for trying out, and "gpu", for an hour of one GPU.
+    """Return budgets: "cpu", the same for all and for trying out, and "gpu", a guess at an hour of one GPU.
 
     Args:
         patch: side of the papers' input patches, pixels.

@@ -1,7 +1,7 @@
 """ESPCN on luma of photos shrunk by MATLAB's bicubic, in two budgets.
 
 The paper (arXiv:1609.05158) minimises the mean squared error on 50,000 photos of ImageNet, cut into patches
-of 17 × 17 input pixels. "gpu" is meant for minutes of one GPU, "cpu" for one core and about half an hour.
+of 17 × 17 input pixels. "gpu" is meant for minutes of one GPU, "cpu" for minutes of one core.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _plain(value: object) -> str:
 
 
 def _show_variant(variant: CatalogueVariant, system: System) -> None:
-    from relume.core.figures import in_words, rows, tried
+    from relume.core.figures import budgets_in_words, in_words, rows, tried
 
     scale = f"x{variant.scale}" if variant.scale > 1 else "same size"
     out.print(f"\n[bold]{variant.name}[/]  {scale}, {variant.parameters:,} parameters")
@@ -198,6 +198,7 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
         out.print(f"  weights: {variant.weights} {_trained(variant.trained)}", markup=False)
         if "command" in variant.trained:
             out.print(f"  made by: {variant.trained['command']}", markup=False)
+            out.print(f"  {budgets_in_words(variant.budgets, variant.trained)}", markup=False)
     elif variant.trained:
         network = tried(variant.name, variant.trained)
         out.print(

@@ -70,16 +70,20 @@ CARD = Card(
     task=Task.SUPER_RESOLUTION,
     arxiv="2401.05633",
     code="https://github.com/Aitical/CFSR",
-    claims=tuple(
-        Claim(variant="cfsr-x4", dataset=dataset, metric=metric, value=value)
-        for dataset, psnr, ssim in (
-            ("Set5", 32.33, 0.8964),
-            ("Set14", 28.73, 0.7842),
-            ("B100", 27.63, 0.7381),
-            ("Urban100", 26.21, 0.7897),
-            ("Manga109", 30.72, 0.9111),
-        )
-        for metric, value in (("psnr", psnr), ("ssim", ssim))
+    claims=(
+        Claim(variant="cfsr-x2", dataset="Set5", metric="psnr", value=38.07),
+        Claim(variant="cfsr-x3", dataset="Set5", metric="psnr", value=34.50),
+        *(
+            Claim(variant="cfsr-x4", dataset=dataset, metric=metric, value=value)
+            for dataset, psnr, ssim in (
+                ("Set5", 32.33, 0.8964),
+                ("Set14", 28.73, 0.7842),
+                ("B100", 27.63, 0.7381),
+                ("Urban100", 26.21, 0.7897),
+                ("Manga109", 30.72, 0.9111),
+            )
+            for metric, value in (("psnr", psnr), ("ssim", ssim))
+        ),
     ),
 )
 
