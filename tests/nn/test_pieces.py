@@ -49,6 +49,17 @@ def test_rows_in_pieces_have_no_seams(height, width, last):
     assert (len(sizes) > 1) == (height * width > PIXELS and height > 8)
 
 
+@pytest.mark.parametrize(("pixels", "pieces"), [(PIXELS, 2), (PIXELS // 2, 4), (1, 8)])
+def test_pieces_are_as_small_as_they_are_wanted(pixels, pieces):
+    picture = torch.rand(1, 2, 64, 64)
+    layer = nn.Conv2d(2, 3, 5, padding=2)
+    function, sizes = counted(layer)
+    with torch.no_grad():
+        output, whole = by_rows(function, picture, halo=2, pixels=pixels), layer(picture)
+    assert torch.allclose(output, whole, atol=1e-6)
+    assert len(sizes) == pieces  # of four halos at least
+
+
 def test_gradients_need_the_whole():
     picture = torch.rand(1, 2, 90, 70)
     function, sizes = counted(nn.Conv2d(2, 2, 3, padding=1))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from relume.nn.rectangles import PlaceBias, RectangleAttention, rectangles_of
 
@@ -13,11 +14,12 @@ def test_attention_is_its_equation(shifted):
     attention = RectangleAttention(96, 4, (2, 4)).double()
     for parameter in attention.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
+    norm = nn.LayerNorm(96).double()
     x = torch.randn(1, 3, 6, 96, dtype=torch.float64)  # B H W C; beyond it zeros
     pair = rectangles_of(3, 6, (2, 4), shifted=shifted, masked=True, filled=True, like=x)
-    found = attention(x.flatten(1, 2), pair, x.permute(0, 3, 1, 2)).unflatten(1, (3, 6))
+    found = attention(x.flatten(1, 2), pair, x.permute(0, 3, 1, 2), norm=norm).unflatten(1, (3, 6))
 
-    q, k, v = attention.qkv(x[0]).chunk(3, -1)
+    q, k, v = attention.qkv(norm(x[0])).chunk(3, -1)
     mixed = torch.zeros(3, 6, 96, dtype=torch.float64)
     for half, (tall, wide) in enumerate(((2, 4), (4, 2))):
         rows, columns = 4, 8

@@ -26,7 +26,9 @@ def by_pixels(function: Callable[..., Tensor], *wholes: Tensor) -> Tensor:
     return _in_pieces(function, wholes, dim=1, size=PIXELS, halo=0, scale=1)
 
 
-def by_rows(function: Callable[..., Tensor], *wholes: Tensor, halo: int, scale: int = 1) -> Tensor:
+def by_rows(
+    function: Callable[..., Tensor], *wholes: Tensor, halo: int, scale: int = 1, pixels: int = PIXELS
+) -> Tensor:
     """Return what a function makes of pictures, `B C H W` each and `B D sH sW` in the end.
 
     Args:
@@ -35,10 +37,11 @@ def by_rows(function: Callable[..., Tensor], *wholes: Tensor, halo: int, scale: 
         wholes: of one size.
         halo: rows of the input.
         scale: s.
+        pixels: of a piece, or as near as may be, for a function that holds far more numbers than its input.
     """
     if not in_pieces_pays(wholes[0]):  # an exported program would be for pictures of some widths only
         return function(*wholes)
-    rows = max(PIXELS // wholes[0].shape[3], 4 * halo, 1)
+    rows = max(pixels // wholes[0].shape[3], 4 * halo, 1)
     return _in_pieces(function, wholes, dim=2, size=rows, halo=halo, scale=scale)
 
 

@@ -115,17 +115,30 @@ class RectangleAttention(nn.Module):
         self.near = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.project = linear(width, width)
 
-    def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
-        """Map pixels `B P C` of a picture of the size of `like` to the same."""
-        qkv = self.qkv(x)
-        halves = qkv.unflatten(-1, (6, self.heads, -1))  # B P 6 h d: queries of each half, keys, values
-        mixed = torch.cat([self._half(which, halves, pair[which]) for which in range(2)], -1)
-        values = pictured(qkv.chunk(3, -1)[2], like)
-        return pixels_of(by_rows(self._joined, pictured(mixed, like), values, halo=1))
+    def forward(self, x: Tensor, pair: Pair, like: Tensor, *, norm: nn.LayerNorm) -> Tensor:
+        """Map pixels `B P C` of a picture of the size of `like` to the same.
 
-    def _joined(self, mixed: Tensor, values: Tensor) -> Tensor:
-        projected: Tensor = self.project(pixels_of(mixed + self.near(values)))
-        return pictured(projected, mixed)
+        Args:
+            x: pixels.
+            pair: windows.
+            like: a picture.
+            norm: what pixels go through first; from outside, its result would stay until all is done.
+        """
+        lying, standing, values = (pictured(part, like) for part in self._attended(x, pair, norm))
+        return pixels_of(by_rows(self._joined, lying, standing, values, halo=1))
+
+    def _attended(self, x: Tensor, pair: Pair, norm: nn.LayerNorm) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what each half sees, `B P C/2`, and the values, `B P C`."""
+        qkv = self.qkv(norm(x))
+        halves = qkv.unflatten(-1, (6, self.heads, -1))  # B P 6 h d: queries of each half, keys, values
+        lying, standing = (self._half(which, halves, pair[which]) for which in range(2))
+        # A copy, which the convolution would else make, so that queries and keys need not stay.
+        return lying, standing, qkv.chunk(3, -1)[2].contiguous()
+
+    def _joined(self, lying: Tensor, standing: Tensor, values: Tensor) -> Tensor:
+        mixed = torch.cat([lying, standing], 1) + self.near(values)
+        projected: Tensor = self.project(pixels_of(mixed))
+        return pictured(projected, values)
 
     def _half(self, which: int, halves: Tensor, windows: Windows) -> Tensor:
         bias = self.places[which]()

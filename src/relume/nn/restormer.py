@@ -78,8 +78,9 @@ def attend_channels(
     query, key, value = (
         part.unflatten(1, (heads, -1)).flatten(3) for part in (query, key, value)
     )  # B A N/A HW
-    query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
-    likeness = query @ key.transpose(-2, -1) * temperature  # B A N/A N/A
+    # Of the two, only one is made anew whole; not neither, as sums over all pixels might be too large.
+    lengths = key.norm(dim=-1).clamp_min(1e-12)[:, :, None]  # B A 1 N/A
+    likeness = F.normalize(query, dim=-1) @ key.transpose(-2, -1) / lengths * temperature  # B A N/A N/A
     attention = likeness.softmax(-1) if similarity == "softmax" else F.relu(likeness)
     return (attention @ value).flatten(1, 2).unflatten(2, size)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relume.nn.pieces import by_rows
+from relume.nn.pieces import PIXELS, by_rows
 
 
 class SubPixels(nn.Module):
@@ -37,7 +37,8 @@ class SubPixels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.narrow(x))
         halo = reach_through_steps(1, factors=self.factors, each=1)
-        return by_rows(self._enlarged, x, halo=halo, scale=math.prod(self.factors))
+        scale = math.prod(self.factors)
+        return by_rows(self._enlarged, x, halo=halo, scale=scale, pixels=PIXELS // scale)
 
     def _enlarged(self, x: Tensor) -> Tensor:
         for step, factor in zip(self.steps, self.factors, strict=True):

@@ -43,7 +43,7 @@ from relume.nn.colour import RGB_MEAN
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
 from relume.nn.padding import cut
-from relume.nn.pieces import by_pixels, by_rows
+from relume.nn.pieces import PIXELS, by_pixels, by_rows
 from relume.nn.pixelwise import PixelConv2d
 from relume.nn.rectangles import OFFICIAL_NAMES, Pair, RectangleAttention, rectangles_of, sides_of
 from relume.nn.restormer import FeedForward as GatedFeedForward
@@ -135,7 +135,7 @@ class RectangleBlock(nn.Module):
 
     def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
-        x = x + self.attention(self.attention_norm(x), pair, like)
+        x = x + self.attention(x, pair, like, norm=self.attention_norm)
         return by_pixels(lambda some: some + self.feed_forward(self.feed_forward_norm(some)), x)
 
 
@@ -168,11 +168,17 @@ class CrossAttention(nn.Module):
         self.spread_answer = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width, bias=False)
         self.project = PixelConv2d(width, width, bias=False)
 
-    def forward(self, asking: Tensor, answering: Tensor) -> Tensor:
-        query = self.spread_ask(self.ask(asking))
-        key, value = self.spread_answer(self.answer(answering)).chunk(2, 1)
-        mixed: Tensor = self.project(attend_channels(query, key, value, self.temperature))
+    def forward(self, asking: Tensor, answering: Tensor, *, norm: LayerNorm2d) -> Tensor:
+        """Map pictures of features, `B N H W` both, the second behind the norm, to such a picture."""
+        # In one expression, so that nothing stays longer than it is needed.
+        mixed: Tensor = self.project(
+            self._mixed(self.spread_ask(self.ask(asking)), self.spread_answer(self.answer(norm(answering))))
+        )
         return mixed
+
+    def _mixed(self, query: Tensor, answers: Tensor) -> Tensor:
+        key, value = answers.chunk(2, 1)
+        return attend_channels(query, key, value, self.temperature)
 
 
 class FusionBlock(nn.Module):
@@ -186,8 +192,18 @@ class FusionBlock(nn.Module):
         self.feed_forward = GatedFeedForward(width, ratio=2.66)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        x = low + self.attention(high, self.norm(low))
-        return by_rows(lambda some: some + self.feed_forward(self.channel_norm(some)), x, halo=1)
+        """Return the refined features, `B N H W` as both inputs, that `fed` is to be given.
+
+        Not one function, as the inputs would stay until its end.
+        """
+        return low + self.attention(high, low, norm=self.norm)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """Map refined features, `B N H W`, to the same."""
+        # Small pieces, as the hidden features are five times as wide.
+        return by_rows(
+            lambda some: some + self.feed_forward(self.channel_norm(some)), x, halo=1, pixels=PIXELS // 2
+        )
 
 
 class CrossRefinementBlock(nn.Module):
@@ -203,8 +219,8 @@ class CrossRefinementBlock(nn.Module):
         low = pixels_of(x)
         for block, pair in zip(self.rectangles, pairs, strict=True):
             low = block(low, pair, x)
-        fused: Tensor = self.fuse(pictured(low, x), self.high(x))
-        return fused
+        low = self.fuse(pictured(low, x), self.high(x))
+        return self.fuse.fed(low)
 
 
 class CrossRefinementGroup(nn.Module):

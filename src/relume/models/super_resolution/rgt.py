@@ -212,7 +212,7 @@ class LocalBlock(nn.Module):
 
     def forward(self, x: Tensor, pair: Pair, like: Tensor) -> Tensor:
         """Map pixels `B P N` of a picture of the size of `like` to the same."""
-        attended = x + self.attention(self.attention_norm(x), pair, like)
+        attended = x + self.attention(x, pair, like, norm=self.attention_norm)
         return _fed(self, x, attended, like)
 
 
