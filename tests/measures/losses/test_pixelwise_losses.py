@@ -15,6 +15,7 @@ from relume.core.errors import ConfigError
 from relume.measures import losses
 from relume.measures.losses.base import PACKAGE
 from relume.measures.losses.edge import laplacian_distance, sobel_distance
+from relume.measures.losses.flat import flat
 from relume.measures.losses.focal_frequency import focal_frequency
 from relume.measures.losses.frequency import complex_distance, magnitude_distance
 from relume.measures.losses.grid import grid
@@ -28,12 +29,12 @@ from relume.nn.encoders.opening import no_models
 CHOICES = ChosenFrom(PACKAGE, "loss")
 # Of these tests' pictures, which are small.
 SETTINGS = {"ms-ssim": {"scales": 2}}
-# Those that look at features have tests of their own; so have total variation, which sees no target, and the
-# grid, which sees only what repeats.
+# Those that look at features have tests of their own; so have total variation, which sees no target, the
+# grid, which sees only what repeats, and what is drawn where the target is flat.
 BY_NAME = {
     name: SETTINGS.get(name, {})
     for name in CHOICES.names()
-    if "encoder" not in CHOICES.named(name).model_fields and name not in ("grid", "total-variation")
+    if "encoder" not in CHOICES.named(name).model_fields and name not in ("flat", "grid", "total-variation")
 }
 
 
@@ -223,6 +224,7 @@ def test_more_damage_costs_more(name, damage):
         ("charbonnier", {}), ("frequency", {}), ("frequency", {"part": "magnitude"}), ("focal-frequency", {}),
         ("edge", {}), ("edge", {"operator": "laplacian"}), ("ssim", {}), ("ms-ssim", {"scales": 1}),
         ("total-variation", {}), ("grid", {"period": 2}), ("grid", {"period": 3, "window": 2}),
+        ("flat", {"window": 5, "level": 0.5}),
     ],
 )  # fmt: skip
 def test_gradients_are_right(name, more):
@@ -320,3 +322,34 @@ def test_grid_sees_a_faint_pattern_and_not_noise_or_a_shift():
 def test_grid_refuses_a_period_that_is_not_the_cells():
     with pytest.raises(ConfigError, match="3 does not divide"):
         grid(*pictures(1, 1, 8, 8), period=3)
+
+
+def test_flat_is_what_differs_from_its_window_where_the_target_does_not():
+    output, target = pictures(1, 2, 7, 8)
+    wanted = []
+    for top in range(5):
+        for left in range(6):
+            place = (..., slice(top, top + 3), slice(left, left + 3))
+            variance = target[place].var((-2, -1), unbiased=False).mean()
+            rest = (output - target)[place]
+            drawn = (rest[..., 1, 1] - rest.mean((-2, -1))).abs()
+            wanted.append(math.exp(-variance / 0.3**2) * drawn.mean())
+    assert flat(output, target, window=3, level=0.3).item() == pytest.approx(sum(wanted).item() / len(wanted))
+
+
+def test_flat_sees_a_faint_hatching_on_a_wall_and_not_beside_texture_or_a_shade():
+    wall = torch.full((1, 3, 40, 40), 0.5, dtype=torch.float64)
+    texture = pictures(1, 3, 40, 40)[0]
+    hatching = 0.01 * torch.sin(torch.arange(40.0, dtype=torch.float64) * 2 * math.pi / 5).expand(
+        1, 3, 40, 40
+    )
+    shade = torch.linspace(0, 0.2, 40, dtype=torch.float64).expand(1, 3, 40, 40)
+    assert flat(wall + hatching, wall) > 0.005
+    assert flat(texture + hatching, texture) < 1e-12
+    assert flat(wall + shade, wall).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("window", [4, 9])
+def test_flat_refuses_a_window_that_does_not_fit(window):
+    with pytest.raises(ConfigError, match="window must be odd and fit"):
+        flat(*pictures(1, 1, 8, 8), window=window)
