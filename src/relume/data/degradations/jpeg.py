@@ -26,7 +26,7 @@ from relume.data.degradations.base import SameSizeConfig, each_picture
 from relume.data.degradations.ranges import QualityRange
 
 # T.81, table K.1 and K.2.
-_LUMA = (
+LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56),
@@ -36,6 +36,7 @@ _LUMA = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
+"""Quantisation steps that libjpeg scales by the quality, row by row."""
 _CHROMA = (
     (17, 18, 24, 47, 99, 99, 99, 99),
     (18, 21, 26, 66, 99, 99, 99, 99),
@@ -170,7 +171,7 @@ def tables(quality: Tensor | float, *, device: torch.device) -> tuple[Tensor, Te
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
     luma, chroma = (
         ((torch.tensor(table, dtype=torch.float32, device=device) * percent + 50) / 100).floor().clamp(1, 255)
-        for table in (_LUMA, _CHROMA)
+        for table in (LUMINANCE, _CHROMA)
     )
     return luma, chroma
 

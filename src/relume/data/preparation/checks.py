@@ -19,18 +19,9 @@ from torch.nn import functional as F
 from relume.core.pictures.contents import Contents
 from relume.core.pictures.opening import open_regular
 from relume.core.pictures.survey import jpeg_segments
+from relume.data.degradations import noise
+from relume.data.degradations.jpeg import LUMINANCE
 
-# ITU-T T.81, table K.1: what libjpeg scales for the luminance of each quality; row by row.
-_LUMINANCE = (
-    16, 11, 10, 16, 24, 40, 51, 61,
-    12, 12, 14, 19, 26, 58, 60, 55,
-    14, 13, 16, 24, 40, 57, 69, 56,
-    14, 17, 22, 29, 51, 87, 80, 62,
-    18, 22, 37, 56, 68, 109, 103, 77,
-    24, 35, 55, 64, 81, 104, 113, 92,
-    49, 64, 78, 87, 103, 121, 120, 101,
-    72, 92, 95, 98, 112, 100, 103, 99,
-)  # fmt: skip
 _BLOCK = 8
 SMALL = 32
 """Side of a thumbnail, pixels."""
@@ -91,17 +82,14 @@ def _tables() -> np.ndarray:
         range(64),
         key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8),
     )
-    base = np.array(_LUMINANCE)[zigzag]
+    base = np.array(LUMINANCE).ravel()[zigzag]
     scales = [5000 // quality if quality < 50 else 200 - 2 * quality for quality in range(1, 101)]
     return np.stack([np.clip((base * scale + 50) // 100, 1, 255) for scale in scales]).astype(np.float64)
 
 
 def luma(rows: Tensor) -> Tensor:
     """Return the brightness of `C H W` with values 0..1, C 1 or 3, as float32 `H W`, 0..255."""
-    if rows.shape[0] == 1:
-        return rows[0] * 255
-    weights = torch.tensor([0.299, 0.587, 0.114])
-    return torch.einsum("chw,c->hw", rows, weights) * 255
+    return noise.luma(rows)[0] * 255
 
 
 def blockiness(brightness: Tensor) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.core.config import Config
+from relume.measures.losses.pixel import charbonnier
 
 
 class PixelConfig(Config):
@@ -52,7 +52,7 @@ class PixelObjective:
             case "mse":
                 loss = F.mse_loss(output, target)
             case "charbonnier":
-                loss = torch.sqrt((output - target).square() + self.config.epsilon**2).mean()
+                loss = charbonnier(output, target, epsilon=self.config.epsilon)
         return {"loss": loss}
 
 
