@@ -7,7 +7,8 @@ import pytest
 
 from relume.apps.settings import parse_settings
 from relume.core.catalogue import systems
-from relume.core.errors import RelumeError
+from relume.core.errors import ConfigError, RelumeError
+from relume.recipes.cfsr import CFSRRecipe
 from relume.recipes.reading import read_recipe, written
 from relume.recipes.runner import find_recipe
 from relume.train.objectives.pixel import PixelConfig
@@ -89,6 +90,39 @@ def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
 def test_what_does_not_fit_is_told_in_our_own_words(changes, message):
     with pytest.raises(RelumeError) as error:
         find_recipe("cfsr-x2", "cpu").override(changes, where="recipe")
+    assert str(error.value).startswith(f"recipe: {message}")
+
+
+@pytest.mark.parametrize(
+    ("variant", "advice"),
+    [
+        ("espcn-x2", "begin with its own recipe: relume train espcn-x2"),
+        ("rlfn-x2", "begin with its own recipe: relume train rlfn-x2"),
+        ("cfsr-x2-photo", "begin with its own recipe: relume train cfsr-x2-photo"),
+        ("cfsr-x9", "unknown model 'cfsr-x9'; did you mean 'cfsr-x"),
+        (3, "unknown model '3'; known: "),
+    ],
+)
+def test_another_variant_is_refused_as_its_settings_are_its_own(variant, advice):
+    plain = find_recipe("cfsr-x2", "cpu")
+    with pytest.raises(ConfigError) as error:
+        plain.override({"variant": variant}, where="recipe")
+    problem = "variant: the settings of cfsr-x2 do not make another variant"
+    assert str(error.value).startswith(f"recipe: {problem}; {advice}")
+    assert plain.override({"variant": "cfsr-x2"}, where="recipe") == plain
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("espcn-x2", "network: espcn-x2 has a ESPCNConfig, not a CFSRConfig; begin with"),
+        ("cfsr-x9", "variant: unknown model 'cfsr-x9'; did you mean 'cfsr-x"),
+    ],
+)
+def test_a_variant_and_its_network_are_checked_against_each_other(variant, message):
+    values = {**find_recipe("cfsr-x2", "cpu").model_dump(mode="json"), "variant": variant}
+    with pytest.raises(ConfigError) as error:
+        CFSRRecipe.parse(values, where="recipe")
     assert str(error.value).startswith(f"recipe: {message}")
 
 

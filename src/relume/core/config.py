@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from relume.core.choices import ChosenFrom
 from relume.core.errors import ConfigError, UnknownNameError, nearest
@@ -55,6 +56,11 @@ class Config(BaseModel):
         values = self.model_dump(mode="json")
         _assign_all(type(self), values, changes, where=where)
         return self.parse(values, where=where)
+
+
+def told(problem: str) -> PydanticCustomError:
+    """Return what a validator raises whose words say all, also what was given."""
+    return PydanticCustomError("told", "{problem}", {"problem": problem})
 
 
 def _assign_all(
@@ -184,7 +190,7 @@ def _first_problem(cls: type[BaseModel], values: Mapping[str, Any], error: Valid
     match problem["type"]:
         case "extra_forbidden":
             return f"no setting {path!r}{_advice(cls, values, place)}"
-        case "choice":
+        case "choice" | "told":
             return f"{where}: {problem['msg']}"
         case "missing":
             return f"{where} must be given, as nothing stands there by default"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
+from pydantic import ValidationInfo, field_validator
+
+from relume.core.catalogue import find_variant
 from relume.core.choices import ChosenFrom
-from relume.core.config import Config
+from relume.core.config import Config, told
+from relume.core.errors import ConfigError, UnknownNameError
 from relume.data.degradations.base import DegradationConfig
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.patches import PatchesConfig
+from relume.models import zoo
 from relume.train.objectives.base import ObjectiveConfig
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.settings import LoopConfig
@@ -41,3 +47,42 @@ class Recipe(LoopConfig):
     )
     objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = PixelConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @field_validator("variant")
+    @classmethod
+    def _is_known(cls, variant: str) -> str:
+        try:
+            find_variant(variant)
+        except UnknownNameError as error:
+            raise told(str(error)) from error
+        return variant
+
+    @field_validator("network")
+    @classmethod
+    def _is_of_the_variant(cls, network: Config, info: ValidationInfo) -> Config:
+        if "variant" in info.data:
+            variant = info.data["variant"]
+            wanted = zoo.config_class(find_variant(variant).system)
+            if not isinstance(network, wanted):
+                raise told(
+                    f"{variant} has a {wanted.__name__}, not a {type(network).__name__}; "
+                    f"begin with the variant's own recipe: relume train {variant}"
+                )
+        return network
+
+    def override(self, changes: Mapping[str, Any], *, where: str) -> Self:
+        """Return a copy with some values replaced (`Config.override`).
+
+        Raises:
+            ConfigError: also for another variant, as only its own recipe has its settings.
+        """
+        variant = changes.get("variant", self.variant)
+        if variant != self.variant:
+            try:
+                own = f"begin with its own recipe: relume train {find_variant(str(variant)).name}"
+            except UnknownNameError as error:
+                own = str(error)
+            raise ConfigError(
+                f"{where}: variant: the settings of {self.variant} do not make another variant; {own}"
+            )
+        return super().override(changes, where=where)
