@@ -22,6 +22,7 @@ from relume.core.errors import ConfigError, RelumeError, UnknownNameError
 from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
+from relume.data.degradations.base import Telling
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -31,6 +32,7 @@ from relume.nn.surgery import apply_steps
 from relume.recipes.base import Recipe
 from relume.train.demand import Timing, demand, memory_left, time_steps
 from relume.train.loop import Loop, Observer
+from relume.train.objectives.base import Classifying
 from relume.train.objectives.models import build_objective
 from relume.train.observers import Curve, JsonLog, tensorboard_log
 from relume.train.state import numbered_paths, read_progress
@@ -146,10 +148,13 @@ class Run:
         self._validation = None
         if pairs is not None:
             self._validation = Validation(recipe.validation, pairs, contract=contract, folder=folder)
+        objective = build_objective(recipe.objective, lambda name: zoo.load(name)[0])
+        if isinstance(objective, Classifying) and isinstance(degradation, Telling):
+            objective.expect(len(degradation.kinds))
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,
-            build_objective(recipe.objective, lambda name: zoo.load(name)[0]),
+            objective,
             source_of_batches,
             recipe,
             folder=folder,

@@ -120,12 +120,20 @@ class DCPTObjective:
                 "such as --set degradation=one-of"
             )
         kinds = batch["kind"]
-        if int(kinds.max()) >= self.config.kinds:
+        self.expect(int(kinds.max()) + 1)
+        return kinds
+
+    def expect(self, kinds: int) -> None:
+        """Hear how many kinds there are at least (`base.Classifying`).
+
+        Raises:
+            ConfigError: more than `config.kinds`.
+        """
+        if kinds > self.config.kinds:
             raise ConfigError(
-                f"the degradation has more than the {self.config.kinds} kinds that objective.kinds names; "
+                f"objective.kinds names {self.config.kinds} kinds, but the degradation has {kinds} or more; "
                 "name as many"
             )
-        return kinds
 
     def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
         """Return the classifier's "loss", and "right", the share of kinds that it recognised."""
