@@ -13,6 +13,15 @@ VARIANTS = [name for system in systems().values() if system.recipe for name in s
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_any_objective_and_any_degradation_can_be_chosen(variant):
+    for budget in import_module(systems()[find_variant(variant).system].recipe).BUDGETS:
+        changes = {"objective": "weighted", "objective.parts": ["l1", "ssim"], "degradation": "noise"}
+        changed = find_recipe(variant, budget).override(changes, where="recipe")
+        assert [part.shown for part in changed.objective.parts] == ["l1", "ssim"]
+        assert changed.degradation.name == "noise"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_written_loads_back_and_the_damage_fits(variant, tmp_path):
     system, scale = systems()[find_variant(variant).system], variants()[variant].scale
     module = import_module(system.recipe)

@@ -20,6 +20,10 @@ from relume.train.objectives.pixel import PixelConfig
 from relume.train.settings import LoopConfig
 from relume.train.validation import ValidationConfig
 
+AnyDegradation = Annotated[DegradationConfig, ChosenFrom("relume.data.degradations", "degradation")]
+AnyObjective = Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")]
+"""Types of a recipe's fields; where a method's file gives another default, it keeps the type."""
+
 
 class Recipe(LoopConfig):
     """A run from pictures to weights; a method's file narrows `network` to its own settings.
@@ -42,10 +46,8 @@ class Recipe(LoopConfig):
     start: str | None = None
     frozen: tuple[str, ...] = ()
     data: PatchesConfig = PatchesConfig()
-    degradation: Annotated[DegradationConfig, ChosenFrom("relume.data.degradations", "degradation")] = (
-        BicubicConfig()
-    )
-    objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = PixelConfig()
+    degradation: AnyDegradation = BicubicConfig()
+    objective: AnyObjective = PixelConfig()
     validation: ValidationConfig = ValidationConfig()
 
     @field_validator("variant")

@@ -14,7 +14,7 @@ from typing import Any
 
 from relume.data.degradations.noise import NoiseConfig
 from relume.models.restoration.dncnn import VARIANTS, DnCNNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import AnyObjective, Recipe
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.validation import ValidationConfig
 
@@ -42,7 +42,7 @@ class DnCNNRecipe(Recipe):
     """A recipe whose network is a DnCNN."""
 
     network: DnCNNConfig
-    objective: PixelConfig = PixelConfig(name="mse")
+    objective: AnyObjective = PixelConfig(name="mse")
     validation: ValidationConfig = ValidationConfig(protocol="sr-rgb", damaged=True)
 
 
