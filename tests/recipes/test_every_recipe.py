@@ -6,10 +6,22 @@ from importlib import import_module
 import pytest
 
 from relume.core.catalogue import find_variant, systems, variants
+from relume.core.errors import UnknownNameError
 from relume.recipes.reading import read_recipe, written
 from relume.recipes.runner import find_recipe
 
 VARIANTS = [name for system in systems().values() if system.recipe for name in system.variants]
+
+
+@pytest.mark.parametrize(
+    "system", [each for each in systems().values() if each.recipe], ids=lambda each: each.name
+)
+def test_a_variant_or_budget_that_it_has_not_is_refused(system):
+    module, variant = import_module(system.recipe), next(iter(system.variants))
+    with pytest.raises(UnknownNameError, match=f"unknown variant '{variant}x'; did you mean '{variant}'"):
+        module.recipe(f"{variant}x")
+    with pytest.raises(UnknownNameError, match="unknown budget 'gpuu'; did you mean 'gpu'"):
+        module.recipe(variant, "gpuu")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

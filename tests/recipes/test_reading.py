@@ -13,6 +13,8 @@ from relume.recipes.reading import read_recipe, written
 from relume.recipes.runner import find_recipe
 from relume.train.objectives.pixel import PixelConfig
 
+CFSR = "from relume.recipes.cfsr import recipe as cfsr\n\ndef recipe():\n"
+
 
 @pytest.fixture
 def page(tmp_path):
@@ -172,8 +174,20 @@ def test_python_recipes(tmp_path):
         ("def recipe(:\n", "mine.py, line 1: SyntaxError"),
         ("def recipe():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero"),
         ("import none_such\n", "mine.py, line 1: ModuleNotFoundError"),
+        (f"{CFSR}    return cfsr('cfsr-x9')\n",
+         "mine.py, line 4: unknown variant 'cfsr-x9'; did you mean 'cfsr-x"),
+        (f"{CFSR}    return cfsr('espcn-x3')\n", "(the recipe of espcn-x3 is in relume.recipes.espcn)"),
+        (f"{CFSR}    return cfsr('cfsr-x2', 'gpuu')\n", "line 4: unknown budget 'gpuu'; did you mean 'gpu'?"),
+        (f"{CFSR}    return type(cfsr('cfsr-x2'))(**dict(cfsr('cfsr-x2')), stepz=3)\n",
+         "mine.py, line 4: CFSRRecipe: no setting 'stepz'; did you mean 'steps'?"),
+        (f"{CFSR}    return type(cfsr('cfsr-x2'))(variant='cfsr-x2', network={{'widht': 3}})\n",
+         "mine.py, line 4: CFSRRecipe: no setting 'network.widht'; did you mean 'network.width'?"),
+        (f"{CFSR}    cfsr('cfsr-x2').steps = 3\n",
+         "CFSRRecipe: steps cannot be changed; make a copy: override({'steps': 3}, where=…)"),
+        ("import sys\n\ndef recipe():\n    sys.exit(0)\n",
+         "mine.py, line 4: it ends the program (exit status 0), where it should return a Recipe"),
     ],
-)
+)  # fmt: skip
 def test_a_python_recipe_that_fails_is_told_in_one_line(tmp_path, text, message):
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(RelumeError) as error:

@@ -7,7 +7,7 @@ misspelt key is refused with the nearest name, in one line, wherever it comes fr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -61,6 +61,22 @@ class Config(BaseModel):
 def told(problem: str) -> PydanticCustomError:
     """Return what a validator raises whose words say all, also what was given."""
     return PydanticCustomError("told", "{problem}", {"problem": problem})
+
+
+def problem_of(error: ValidationError) -> str:
+    """Tell in our own words why settings could not be made, `CFSRConfig(widht=8)` in somebody's Python.
+
+    Args:
+        error: what making them raised.
+    """
+    cls = next((each for each in _configs(Config) if each.__name__ == error.title), Config)
+    return f"{error.title}: {_first_problem(cls, {}, error)}"
+
+
+def _configs(cls: type[Config]) -> Iterator[type[Config]]:
+    for inner in cls.__subclasses__():
+        yield inner
+        yield from _configs(inner)
 
 
 def _assign_all(
@@ -192,6 +208,8 @@ def _first_problem(cls: type[BaseModel], values: Mapping[str, Any], error: Valid
             return f"no setting {path!r}{_advice(cls, values, place)}"
         case "choice" | "told":
             return f"{where}: {problem['msg']}"
+        case "frozen_instance":
+            return f"{where} cannot be changed; make a copy: override({{{where!r}: {given!r}}}, where=…)"
         case "missing":
             return f"{where} must be given, as nothing stands there by default"
         case "value_error":

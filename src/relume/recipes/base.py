@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from pydantic import ValidationInfo, field_validator
 
-from relume.core.catalogue import find_variant
+from relume.core.catalogue import find_variant, systems, variants
 from relume.core.choices import ChosenFrom
 from relume.core.config import Config, told
 from relume.core.errors import ConfigError, UnknownNameError
@@ -88,3 +89,46 @@ class Recipe(LoopConfig):
                 f"{where}: variant: the settings of {self.variant} do not make another variant; {own}"
             )
         return super().override(changes, where=where)
+
+
+Made = TypeVar("Made", bound=Recipe)
+Made_co = TypeVar("Made_co", bound=Recipe, covariant=True)
+
+
+class Recipes(Protocol[Made_co]):
+    """A method's `recipe`."""
+
+    def __call__(self, variant: str, budget: str = "cpu") -> Made_co:
+        """Return the complete recipe of a variant in a budget.
+
+        Raises:
+            UnknownNameError: no such variant or budget; the nearest is named.
+        """
+        ...
+
+
+def names_checked(
+    own: Collection[str], budgets: Collection[str]
+) -> Callable[[Callable[[str, str], Made]], Recipes[Made]]:
+    """Have a method's `recipe` refuse what it has no variant or budget for.
+
+    Args:
+        own: the method's variants.
+        budgets: its budgets.
+    """
+
+    def decorate(make: Callable[[str, str], Made]) -> Recipes[Made]:
+        @wraps(make)
+        def checked(variant: str, budget: str = "cpu") -> Made:
+            if variant not in own:
+                other = variants().get(variant)
+                module = systems()[other.system].recipe if other else None
+                hint = f"(the recipe of {variant} is in {module})" if module else ""
+                raise UnknownNameError("variant", str(variant), own, hint)
+            if budget not in budgets:
+                raise UnknownNameError("budget", str(budget), budgets)
+            return make(variant, budget)
+
+        return checked
+
+    return decorate

@@ -14,7 +14,7 @@ from typing import Any
 
 from relume.data.degradations.noise import NoiseConfig
 from relume.models.restoration.dncnn import VARIANTS, DnCNNConfig
-from relume.recipes.base import AnyObjective, Recipe
+from relume.recipes.base import AnyObjective, Recipe, names_checked
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.validation import ValidationConfig
 
@@ -46,6 +46,7 @@ class DnCNNRecipe(Recipe):
     validation: ValidationConfig = ValidationConfig(protocol="sr-rgb", damaged=True)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> DnCNNRecipe:
     """Return the complete recipe of a variant.
 

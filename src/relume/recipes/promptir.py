@@ -11,7 +11,7 @@ from typing import Any
 
 from relume.data.degradations.one_of import OneOfConfig
 from relume.models.restoration.promptir import VARIANTS, PromptIRConfig
-from relume.recipes.base import AnyDegradation, Recipe
+from relume.recipes.base import AnyDegradation, Recipe, names_checked
 from relume.train.settings import OptimiserConfig
 from relume.train.validation import ValidationConfig
 
@@ -45,6 +45,7 @@ class PromptIRRecipe(Recipe):
     validation: ValidationConfig = ValidationConfig(protocol="sr-rgb")
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> PromptIRRecipe:
     """Return the complete recipe of a variant.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.restoration.restormer import VARIANTS, RestormerConfig
-from relume.recipes.base import AnyObjective
+from relume.recipes.base import AnyObjective, names_checked
 from relume.recipes.deblurring import DeblurringRecipe
 from relume.train.objectives.multi_output import MultiOutputConfig
 from relume.train.settings import OptimiserConfig
@@ -47,6 +47,7 @@ class RestormerRecipe(DeblurringRecipe):
     )
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RestormerRecipe:
     """Return the complete recipe of a variant.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.routed import VARIANTS, RoutedConfig
-from relume.recipes.base import AnyObjective, Recipe
+from relume.recipes.base import AnyObjective, Recipe, names_checked
 from relume.train.objectives.routing import RoutingConfig
 
 SYSTEM = "routed"
@@ -44,6 +44,7 @@ class RoutedRecipe(Recipe):
     frozen: tuple[str, ...] = ("heavy.",)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RoutedRecipe:
     """Return the complete recipe of a variant.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.contract import Contract
-from relume.core.errors import ConfigError, RelumeError, UnknownNameError
+from relume.core.errors import ConfigError, RelumeError
 from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
@@ -62,8 +62,6 @@ def find_recipe(variant: str, budget: str) -> Recipe:
     if system.recipe is None:
         raise ConfigError(f"{system.name} has no recipe, so {variant} cannot be trained")
     module = import_module(system.recipe)
-    if budget not in module.BUDGETS:
-        raise UnknownNameError("budget", budget, module.BUDGETS)
     found: Recipe = module.recipe(variant, budget)
     return found
 
