@@ -85,6 +85,15 @@ def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
         ({"surgery": "tunable"}, 'surgery is a list, ["tunable"] if that is meant'),
         ({"data": 3}, "data holds settings of its own (folders, patch"),
         ({"objective.epsilon": 3}, "objective: l1 has no epsilon; it is charbonnier's"),
+        ({"objective.parts": ["l1"]},
+         "no setting 'objective.parts' with objective=l1; choose objective=weighted first"),
+        ({"objective": {"name": "mse", "adversarial": {"weight": 1}}},
+         "no setting 'objective.adversarial' with objective=mse; choose objective=contrastive or "
+         "objective=multi-loss or objective=weighted first"),
+        ({"objective.adversarial.weight": 1}, "no setting 'objective.adversarial.weight' with objective=l1; "
+         "choose objective=multi-loss or objective=weighted first"),
+        ({"degradation.level": 3},
+         "no setting 'degradation.level' with degradation=bicubic; choose degradation=noise first"),
         ({"schedule.halvings": [0.9, 0.5, 0.5]},
          "schedule.halvings: shares of the run grow, such as [0.5, 0.9] (got [0.9, 0.5, 0.5])"),
         ({"validation.best": "pnsr"},

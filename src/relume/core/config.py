@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from relume.core.choices import ChosenFrom
+from relume.core.choices import ATTRIBUTE, ChosenFrom, found_by_file, names_of
 from relume.core.errors import ConfigError, UnknownNameError, nearest
 
 
@@ -92,6 +92,8 @@ def _assign(cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, 
     *parents, last = key.split(".")
     place, owner, choice = values, cls, None
     for depth, part in enumerate(parents):
+        if choice:
+            _refuse_another_choices(choice, place, part, ".".join(parents[:depth]), path=key, where=where)
         _refuse_unknown(owner, part, root=cls, values=values, path=key, where=where)
         inner = _config_class(owner, part, place.get(part))
         if inner is None:
@@ -102,6 +104,8 @@ def _assign(cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, 
         if place.get(part) is None:
             place[part] = _default(owner, part)
         place, owner = place[part], inner
+    if choice:
+        _refuse_another_choices(choice, place, last, ".".join(parents), path=key, where=where)
     _refuse_unknown(owner, last, root=cls, values=values, path=key, where=where)
     if choice and last == "name":
         if _chosen(choice, value, where=f"{where}: {key}") is not owner:
@@ -128,6 +132,36 @@ def _chosen(choice: ChosenFrom, name: object, *, where: str) -> type[BaseModel]:
         return choice.named(name)
     except UnknownNameError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _refuse_another_choices(
+    choice: ChosenFrom, chosen: Mapping[str, Any], part: str, field: str, *, path: str, where: str
+) -> None:
+    """Refuse what is a setting of other choices than the one that is chosen.
+
+    Args:
+        choice: what there is to choose from.
+        chosen: plain values of what is chosen.
+        part: name of the setting.
+        field: dotted key of the field that holds the choice.
+        path: dotted key of what is set.
+        where: what the values belong to.
+
+    Raises:
+        ConfigError: it is such a setting.
+    """
+    if "name" not in chosen or part in choice.class_of(chosen).model_fields:
+        return
+    rest = path.removeprefix(f"{field}.")
+    having = [
+        f"{field}={names_of(config)[0]}"
+        for config in found_by_file(choice.package, ATTRIBUTE)
+        if any(f"{key}.".startswith(f"{rest}.") for key in keys(config))
+    ]
+    if having:
+        raise ConfigError(
+            f"{where}: no setting {path!r} with {field}={chosen['name']}; choose {' or '.join(having)} first"
+        )
 
 
 def _refuse_unknown(

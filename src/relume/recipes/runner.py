@@ -18,7 +18,7 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.contract import Contract
-from relume.core.errors import ConfigError, RelumeError
+from relume.core.errors import ConfigError, RelumeError, naming
 from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
@@ -125,12 +125,13 @@ class Run:
             )
         self.taken_over = 0.0
         if recipe.start is not None:
-            source, _ = zoo.load(recipe.start)
-            left = self.network.start_from(source)
+            with naming("start"):
+                source, _ = zoo.load(recipe.start)
+                left = self.network.start_from(source)
             self.taken_over = 1 - len(left) / len(list(self.network.parameters()))
             if self.taken_over < _LEAST_TAKEN_OVER:
                 raise ConfigError(
-                    f"of this network only {self.taken_over:.0%} can start from {recipe.start}; "
+                    f"start: of this network only {self.taken_over:.0%} can start from {recipe.start}; "
                     f"choose another --start, or --start none"
                 )
         _freeze(self.network, recipe.frozen)

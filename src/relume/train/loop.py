@@ -282,11 +282,12 @@ class Loop:
         returns = reached.returns + 1
         saved = read_progress(self.folder)
         if returns > recovery.returns:
+            precise = "" if self.config.precision == "fp32" else " or use precision=fp32"
             left = f"; the last good state is in {self.folder}" if saved else ""
             raise RelumeError(
                 f"the loss is no longer a number near step {self.step}, also after going back "
                 f"{recovery.returns} times and lowering the learning rate to {reached.slowed:.2g} of the "
-                f"scheduled one; lower optimiser.learning_rate or use precision=fp32{left}"
+                f"scheduled one; lower optimiser.learning_rate{precise}{left}"
             )
         if saved is not None:
             load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)

@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from torch import Tensor, nn
 
 from relume.core.config import Config
-from relume.core.errors import ConfigError
+from relume.core.errors import ConfigError, naming
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.classifier import FeatureClassifierConfig
 from relume.nn.encoders.base import tapped
@@ -78,7 +78,8 @@ class DCPTObjective:
             widths=tuple(config.layers.values()), classes=config.kinds, blocks=config.blocks,
             picture=config.picture,
         )  # fmt: skip
-        self.classifier = begin(classifier.build(), classifier, config.start, classifier_from_official)
+        with naming("objective.start"):
+            self.classifier = begin(classifier.build(), classifier, config.start, classifier_from_official)
         self.partner: nn.Module = self.classifier
         self.optimiser = config.optimiser
         self._seen: tuple[list[Tensor], Tensor | None] | None = None
