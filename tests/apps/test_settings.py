@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given
@@ -25,13 +26,30 @@ def test_what_is_no_setting_is_refused(texts):
         parse_settings(texts)
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000, '{"a"', "1e999"])
-def test_values_too_long_or_too_deep_are_text_or_numbers(value):
+@pytest.mark.parametrize("value", ["9" * 5000, "1e999", "a[1]", '"a'])
+def test_values_too_long_are_text_or_numbers(value):
     assert list(parse_settings([f"a={value}"])) == ["a"]
 
 
-@given(st.text())
-def test_any_text_is_a_value(value):
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('["l1",', '["l1", begins as JSON but is none (Expecting value, character 7); text in it stands'),
+        ("[photos]", "(Expecting value, character 2); text in it stands in double quotes, as in"),
+        (' {"a"', "(Expecting ':' delimiter, character 6)"),
+        ("[" * 100_000, "[[… begins as JSON but is none (too deep)"),
+        (f"[{'9' * 5000}]", "(a number of too many digits)"),
+    ],
+)
+def test_lists_and_mappings_that_are_no_json_are_refused(value, reason):
+    with pytest.raises(ConfigError, match=re.escape(reason)) as error:
+        parse_settings([f"a.b={value}"])
+    assert str(error.value).startswith("--set a.b: ")
+    assert len(str(error.value)) < 300
+
+
+@given(st.text().filter(lambda text: not text.lstrip().startswith(("[", "{"))))
+def test_any_other_text_is_a_value(value):
     assert list(parse_settings([f"a={value}"])) == ["a"]
 
 

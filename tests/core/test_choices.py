@@ -100,7 +100,8 @@ def test_another_name_starts_from_that_configs_own_values(kind, changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"damage.radius": 3}, "no setting 'damage.radius'; known: name, sigma, inner"),
+        ({"damage.radius": 3}, "no setting 'damage.radius' with damage=noise; choose damage=blur first"),
+        ({"damage.height": 3}, "no setting 'damage.height'; known: name, sigma, inner"),
         ({"damage.name": "blur", "damage.radus": 3}, "'damage.radus'; did you mean 'damage.radius'?"),
         ({"sigma": 3}, "did you mean 'damage.sigma'?"),
         ({"damage": "blurr"}, "damage.name: unknown damage 'blurr'; did you mean 'blur'?"),

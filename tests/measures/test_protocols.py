@@ -25,6 +25,7 @@ def test_found_by_name():
 @pytest.mark.parametrize("name", ["sr-y", "sr-rgb"])
 def test_equal_pictures_are_perfect(name, target):
     scores = protocol(name).measure(target, target, 4)
+    assert tuple(scores) == protocol(name).figures
     assert scores == {"psnr": math.inf, "ssim": pytest.approx(1)}
 
 
@@ -83,6 +84,7 @@ def test_cubes_are_measured_as_floats_of_any_number_of_bands():
     target = torch.rand(7, 12, 13)
     output = target + 1e-4
     scores = protocol("cube").measure(output, target, 4)
+    assert {*scores} == {*protocol("cube").figures}
     assert scores == measure_cube(output, target)
     assert scores["psnr"] == pytest.approx(80, abs=0.1)  # 8 bits would hide the difference
     assert protocol("cube").smallest_side(4) == 11

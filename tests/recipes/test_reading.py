@@ -7,10 +7,13 @@ import pytest
 
 from relume.apps.settings import parse_settings
 from relume.core.catalogue import systems
-from relume.core.errors import RelumeError
+from relume.core.errors import ConfigError, RelumeError
+from relume.recipes.cfsr import CFSRRecipe
 from relume.recipes.reading import read_recipe, written
 from relume.recipes.runner import find_recipe
 from relume.train.objectives.pixel import PixelConfig
+
+CFSR = "from relume.recipes.cfsr import recipe as cfsr\n\ndef recipe():\n"
 
 
 @pytest.fixture
@@ -82,6 +85,27 @@ def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
         ({"surgery": "tunable"}, 'surgery is a list, ["tunable"] if that is meant'),
         ({"data": 3}, "data holds settings of its own (folders, patch"),
         ({"objective.epsilon": 3}, "objective: l1 has no epsilon; it is charbonnier's"),
+        ({"objective.parts": ["l1"]},
+         "no setting 'objective.parts' with objective=l1; choose objective=weighted first"),
+        ({"objective": {"name": "mse", "adversarial": {"weight": 1}}},
+         "no setting 'objective.adversarial' with objective=mse; choose objective=contrastive or "
+         "objective=multi-loss or objective=weighted first"),
+        ({"objective.adversarial.weight": 1}, "no setting 'objective.adversarial.weight' with objective=l1; "
+         "choose objective=multi-loss or objective=weighted first"),
+        ({"degradation.level": 3},
+         "no setting 'degradation.level' with degradation=bicubic; choose degradation=noise first"),
+        ({"schedule.halvings": [0.9, 0.5, 0.5]},
+         "schedule.halvings: shares of the run grow, such as [0.5, 0.9] (got [0.9, 0.5, 0.5])"),
+        ({"validation.best": "pnsr"},
+         "validation.best: protocol sr-y has no figure 'pnsr'; did you mean 'psnr'? It measures psnr, ssim"),
+        ({"validation.best": "sism"},
+         "validation.best: protocol sr-y has no figure 'sism'; did you mean 'ssim'? It measures ssim, psnr"),
+        ({"validation.best": "lpips"},
+         "validation.best: protocol sr-y has no figure 'lpips'; it measures psnr, ssim"),
+        ({"validation": {"protocol": "cube", "best": "Sam"}},
+         "validation.best: protocol cube has no figure 'Sam'; did you mean 'sam'? It measures sam, psnr"),
+        ({"validation.protocol": "sr-x"},
+         "validation.protocol: unknown protocol 'sr-x'; did you mean 'sr-y'?"),
         ({"degradation": {"name": "one-of", "kinds": ["bicubic"]}},
          "degradation.kinds: bicubic makes pictures smaller"),
     ],
@@ -89,6 +113,39 @@ def test_a_missing_file_and_one_that_is_no_text_are_told(tmp_path):
 def test_what_does_not_fit_is_told_in_our_own_words(changes, message):
     with pytest.raises(RelumeError) as error:
         find_recipe("cfsr-x2", "cpu").override(changes, where="recipe")
+    assert str(error.value).startswith(f"recipe: {message}")
+
+
+@pytest.mark.parametrize(
+    ("variant", "advice"),
+    [
+        ("espcn-x2", "begin with its own recipe: relume train espcn-x2"),
+        ("rlfn-x2", "begin with its own recipe: relume train rlfn-x2"),
+        ("cfsr-x2-photo", "begin with its own recipe: relume train cfsr-x2-photo"),
+        ("cfsr-x9", "unknown model 'cfsr-x9'; did you mean 'cfsr-x"),
+        (3, "unknown model '3'; known: "),
+    ],
+)
+def test_another_variant_is_refused_as_its_settings_are_its_own(variant, advice):
+    plain = find_recipe("cfsr-x2", "cpu")
+    with pytest.raises(ConfigError) as error:
+        plain.override({"variant": variant}, where="recipe")
+    problem = "variant: the settings of cfsr-x2 do not make another variant"
+    assert str(error.value).startswith(f"recipe: {problem}; {advice}")
+    assert plain.override({"variant": "cfsr-x2"}, where="recipe") == plain
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("espcn-x2", "network: espcn-x2 has a ESPCNConfig, not a CFSRConfig; begin with"),
+        ("cfsr-x9", "variant: unknown model 'cfsr-x9'; did you mean 'cfsr-x"),
+    ],
+)
+def test_a_variant_and_its_network_are_checked_against_each_other(variant, message):
+    values = {**find_recipe("cfsr-x2", "cpu").model_dump(mode="json"), "variant": variant}
+    with pytest.raises(ConfigError) as error:
+        CFSRRecipe.parse(values, where="recipe")
     assert str(error.value).startswith(f"recipe: {message}")
 
 
@@ -126,8 +183,20 @@ def test_python_recipes(tmp_path):
         ("def recipe(:\n", "mine.py, line 1: SyntaxError"),
         ("def recipe():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero"),
         ("import none_such\n", "mine.py, line 1: ModuleNotFoundError"),
+        (f"{CFSR}    return cfsr('cfsr-x9')\n",
+         "mine.py, line 4: unknown variant 'cfsr-x9'; did you mean 'cfsr-x"),
+        (f"{CFSR}    return cfsr('espcn-x3')\n", "(the recipe of espcn-x3 is in relume.recipes.espcn)"),
+        (f"{CFSR}    return cfsr('cfsr-x2', 'gpuu')\n", "line 4: unknown budget 'gpuu'; did you mean 'gpu'?"),
+        (f"{CFSR}    return type(cfsr('cfsr-x2'))(**dict(cfsr('cfsr-x2')), stepz=3)\n",
+         "mine.py, line 4: CFSRRecipe: no setting 'stepz'; did you mean 'steps'?"),
+        (f"{CFSR}    return type(cfsr('cfsr-x2'))(variant='cfsr-x2', network={{'widht': 3}})\n",
+         "mine.py, line 4: CFSRRecipe: no setting 'network.widht'; did you mean 'network.width'?"),
+        (f"{CFSR}    cfsr('cfsr-x2').steps = 3\n",
+         "CFSRRecipe: steps cannot be changed; make a copy: override({'steps': 3}, where=…)"),
+        ("import sys\n\ndef recipe():\n    sys.exit(0)\n",
+         "mine.py, line 4: it ends the program (exit status 0), where it should return a Recipe"),
     ],
-)
+)  # fmt: skip
 def test_a_python_recipe_that_fails_is_told_in_one_line(tmp_path, text, message):
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(RelumeError) as error:

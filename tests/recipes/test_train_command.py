@@ -18,6 +18,7 @@ from relume.core.pictures import Picture, read, write
 
 TINY = ["--set", 'network.depths=[1]', "--set", "network.width=8", "--set", "network.kernel_size=3",
         "--set", "data.patch=8", "--set", "data.batch=2", "--set", "threads=1"]  # fmt: skip
+WEIGHTED = ["--set", "objective=weighted", "--set"]
 SAVING = ["--set", "log_every=10", "--set", "save_every=10", "--set", "validate_every=30"]
 SHORT = [*SAVING, "--set", "steps=60"]
 
@@ -107,10 +108,19 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(desk):
         (["--data", "photos", "--budget", "cpus"], "unknown budget 'cpus'; did you mean 'cpu'?"),
         (["--data", "nowhere"], "nowhere is not a folder"),
         (["--data", "photos", "--run", "photos/0.png/run"], "cannot make the folder"),
-        (["--data", "photos", "--start", "cfsr-x9"], "did you mean"),
+        (["--data", "photos", "--start", "cfsr-x9"],
+         "error: recipe of cfsr-x2: start: unknown model 'cfsr-x9'; did you mean 'cfsr-x"),
+        (["--data", "photos", *WEIGHTED, "objective.adversarial.start=no.pth"],
+         "error: recipe of cfsr-x2: objective.adversarial.start: "),
+        (["--data", "photos", *WEIGHTED, "objective.distillation.teacher=cfsr-x9"],
+         "error: recipe of cfsr-x2: objective.distillation.teacher: unknown model 'cfsr-x9'; did you mean"),
+        (["--data", "photos", *WEIGHTED, "objective.distillation.teacher=cfsr-x3"],
+         "error: recipe of cfsr-x2: objective.distillation.teacher: cfsr-x3 gives pictures of shape"),
+        (["--data", "photos", *WEIGHTED, 'objective.parts=["l1", {"name": "perceptual", "encoder": "a"}]'],
+         "error: recipe of cfsr-x2: objective.parts.1: "),
         ([], "name a folder of photos with --data"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_run_is_refused_in_one_line(desk, arguments, message):
     done = train(desk, *TINY, *SAVING, *arguments, expect=1)
     lines = done.stderr.strip().splitlines()
@@ -124,6 +134,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(desk, arguments, message):
     [
         ("data.batch=10000000", "GiB is free on cpu; lower data.batch or data.patch, or raise accumulate"),
         ("data.patch=400", "too small for a patch of 808x808"),
+        ("threads=100000", "threads: 100000 are too many for this machine; choose 1 … "),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_starts(desk, setting, message):

@@ -145,9 +145,12 @@ def test_gives_up_in_one_line_and_leaves_the_last_good_state(tmp_path):
     assert all(value.isfinite().all() for value in again.network.state_dict().values())
 
 
-def test_gives_up_before_the_first_state_and_speaks_of_none(tmp_path):
-    run = loop(tmp_path, Poisoned(*range(40)), recovery=RecoveryConfig(skips=1, returns=1))
-    with pytest.raises(RelumeError, match=r"near step 2.*use precision=fp32$"):
+@pytest.mark.parametrize(("precision", "advice"), [("fp32", ""), ("bf16", " or use precision=fp32")])
+def test_gives_up_before_the_first_state_and_speaks_of_none(tmp_path, precision, advice):
+    run = loop(
+        tmp_path, Poisoned(*range(40)), precision=precision, recovery=RecoveryConfig(skips=1, returns=1)
+    )
+    with pytest.raises(RelumeError, match=rf"near step 2.*; lower optimiser\.learning_rate{advice}$"):
         run.run()
     assert read_progress(tmp_path) is None
 

@@ -17,7 +17,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Turn `NAME=VALUE` texts into plain values: JSON where it is JSON, else text.
 
     Raises:
-        ConfigError: no `=`, an empty name, or a name given twice.
+        ConfigError: no `=`, an empty name, a name given twice, or a list or mapping that is no JSON.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -28,9 +28,25 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set gives {name} twice")
         try:
             values[name] = json.loads(value)
-        except (ValueError, RecursionError):  # beside what is no JSON: numbers too long, lists too deep
+        except (ValueError, RecursionError) as error:  # beside what is no JSON: numbers too long
+            if value.lstrip().startswith(("[", "{")):
+                shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+                raise ConfigError(
+                    f"--set {name}: {shown} begins as JSON but is none ({_reason(error)}); text in it stands "
+                    f'in double quotes, as in ["l1", 2]'
+                ) from error
             values[name] = value
     return values
+
+
+_SHOWN = 100
+"""Characters of a value that a message shows."""
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, character {error.pos + 1}"
+    return "too deep" if isinstance(error, RecursionError) else "a number of too many digits"
 
 
 def parse_degradation(name: str, settings: Iterable[str]) -> DegradationConfig:

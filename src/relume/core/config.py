@@ -7,12 +7,13 @@ misspelt key is refused with the nearest name, in one line, wherever it comes fr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
-from relume.core.choices import ChosenFrom
+from relume.core.choices import ATTRIBUTE, ChosenFrom, found_by_file, names_of
 from relume.core.errors import ConfigError, UnknownNameError, nearest
 
 
@@ -57,6 +58,27 @@ class Config(BaseModel):
         return self.parse(values, where=where)
 
 
+def told(problem: str) -> PydanticCustomError:
+    """Return what a validator raises whose words say all, also what was given."""
+    return PydanticCustomError("told", "{problem}", {"problem": problem})
+
+
+def problem_of(error: ValidationError) -> str:
+    """Tell in our own words why settings could not be made, `CFSRConfig(widht=8)` in somebody's Python.
+
+    Args:
+        error: what making them raised.
+    """
+    cls = next((each for each in _configs(Config) if each.__name__ == error.title), Config)
+    return f"{error.title}: {_first_problem(cls, {}, error)}"
+
+
+def _configs(cls: type[Config]) -> Iterator[type[Config]]:
+    for inner in cls.__subclasses__():
+        yield inner
+        yield from _configs(inner)
+
+
 def _assign_all(
     cls: type[BaseModel], values: dict[str, Any], changes: Mapping[str, Any], *, where: str, prefix: str = ""
 ) -> None:
@@ -70,6 +92,8 @@ def _assign(cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, 
     *parents, last = key.split(".")
     place, owner, choice = values, cls, None
     for depth, part in enumerate(parents):
+        if choice:
+            _refuse_another_choices(choice, place, part, ".".join(parents[:depth]), path=key, where=where)
         _refuse_unknown(owner, part, root=cls, values=values, path=key, where=where)
         inner = _config_class(owner, part, place.get(part))
         if inner is None:
@@ -80,6 +104,8 @@ def _assign(cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, 
         if place.get(part) is None:
             place[part] = _default(owner, part)
         place, owner = place[part], inner
+    if choice:
+        _refuse_another_choices(choice, place, last, ".".join(parents), path=key, where=where)
     _refuse_unknown(owner, last, root=cls, values=values, path=key, where=where)
     if choice and last == "name":
         if _chosen(choice, value, where=f"{where}: {key}") is not owner:
@@ -106,6 +132,36 @@ def _chosen(choice: ChosenFrom, name: object, *, where: str) -> type[BaseModel]:
         return choice.named(name)
     except UnknownNameError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _refuse_another_choices(
+    choice: ChosenFrom, chosen: Mapping[str, Any], part: str, field: str, *, path: str, where: str
+) -> None:
+    """Refuse what is a setting of other choices than the one that is chosen.
+
+    Args:
+        choice: what there is to choose from.
+        chosen: plain values of what is chosen.
+        part: name of the setting.
+        field: dotted key of the field that holds the choice.
+        path: dotted key of what is set.
+        where: what the values belong to.
+
+    Raises:
+        ConfigError: it is such a setting.
+    """
+    if "name" not in chosen or part in choice.class_of(chosen).model_fields:
+        return
+    rest = path.removeprefix(f"{field}.")
+    having = [
+        f"{field}={names_of(config)[0]}"
+        for config in found_by_file(choice.package, ATTRIBUTE)
+        if any(f"{key}.".startswith(f"{rest}.") for key in keys(config))
+    ]
+    if having:
+        raise ConfigError(
+            f"{where}: no setting {path!r} with {field}={chosen['name']}; choose {' or '.join(having)} first"
+        )
 
 
 def _refuse_unknown(
@@ -184,8 +240,10 @@ def _first_problem(cls: type[BaseModel], values: Mapping[str, Any], error: Valid
     match problem["type"]:
         case "extra_forbidden":
             return f"no setting {path!r}{_advice(cls, values, place)}"
-        case "choice":
+        case "choice" | "told":
             return f"{where}: {problem['msg']}"
+        case "frozen_instance":
+            return f"{where} cannot be changed; make a copy: override({{{where!r}: {given!r}}}, where=…)"
         case "missing":
             return f"{where} must be given, as nothing stands there by default"
         case "value_error":

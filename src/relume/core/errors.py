@@ -8,7 +8,9 @@ keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Self
 
 # What a terminal obeys or turns round; names and keys from a hostile file may hold it.
 _OBEYED = {
@@ -25,6 +27,12 @@ class RelumeError(Exception):
         # Library messages quoted inside ours may hold line breaks; a user gets one line.
         line = " ".join(line.strip() for line in message.splitlines()).translate(_OBEYED)
         super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…")
+
+    def of(self, place: str) -> Self:
+        """Return the same error with the name of what it is about before its message."""
+        error = type(self).__new__(type(self))
+        RelumeError.__init__(error, f"{place}: {self}")
+        return error
 
 
 class PictureError(RelumeError):
@@ -68,6 +76,15 @@ class UnknownNameError(RelumeError):
         else:
             advice = "none are known"
         super().__init__(f"unknown {kind} {name[:200]!r}; {advice}{' ' + hint if hint else ''}")
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Put a setting's name before the message of an error that its value leads to."""
+    try:
+        yield
+    except RelumeError as error:
+        raise error.of(setting) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -50,6 +50,11 @@ class Protocol:
     planes: Callable[[Tensor], Tensor] | None
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of what `measure` returns."""
+        return ("psnr", "ssim", "sam") if self.of_cubes else ("psnr", "ssim")
+
+    @property
     def of_cubes(self) -> bool:
         """Whether cubes are measured, rather than pictures."""
         return self.planes is None

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
+from pydantic import ValidationInfo, field_validator
+
+from relume.core.catalogue import find_variant, systems, variants
 from relume.core.choices import ChosenFrom
-from relume.core.config import Config
+from relume.core.config import Config, told
+from relume.core.errors import ConfigError, UnknownNameError
 from relume.data.degradations.base import DegradationConfig
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.patches import PatchesConfig
+from relume.models import zoo
 from relume.train.objectives.base import ObjectiveConfig
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.settings import LoopConfig
 from relume.train.validation import ValidationConfig
+
+AnyDegradation = Annotated[DegradationConfig, ChosenFrom("relume.data.degradations", "degradation")]
+AnyObjective = Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")]
+"""Types of a recipe's fields; where a method's file gives another default, it keeps the type."""
 
 
 class Recipe(LoopConfig):
@@ -36,8 +47,88 @@ class Recipe(LoopConfig):
     start: str | None = None
     frozen: tuple[str, ...] = ()
     data: PatchesConfig = PatchesConfig()
-    degradation: Annotated[DegradationConfig, ChosenFrom("relume.data.degradations", "degradation")] = (
-        BicubicConfig()
-    )
-    objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = PixelConfig()
+    degradation: AnyDegradation = BicubicConfig()
+    objective: AnyObjective = PixelConfig()
     validation: ValidationConfig = ValidationConfig()
+
+    @field_validator("variant")
+    @classmethod
+    def _is_known(cls, variant: str) -> str:
+        try:
+            find_variant(variant)
+        except UnknownNameError as error:
+            raise told(str(error)) from error
+        return variant
+
+    @field_validator("network")
+    @classmethod
+    def _is_of_the_variant(cls, network: Config, info: ValidationInfo) -> Config:
+        if "variant" in info.data:
+            variant = info.data["variant"]
+            wanted = zoo.config_class(find_variant(variant).system)
+            if not isinstance(network, wanted):
+                raise told(
+                    f"{variant} has a {wanted.__name__}, not a {type(network).__name__}; "
+                    f"begin with the variant's own recipe: relume train {variant}"
+                )
+        return network
+
+    def override(self, changes: Mapping[str, Any], *, where: str) -> Self:
+        """Return a copy with some values replaced (`Config.override`).
+
+        Raises:
+            ConfigError: also for another variant, as only its own recipe has its settings.
+        """
+        variant = changes.get("variant", self.variant)
+        if variant != self.variant:
+            try:
+                own = f"begin with its own recipe: relume train {find_variant(str(variant)).name}"
+            except UnknownNameError as error:
+                own = str(error)
+            raise ConfigError(
+                f"{where}: variant: the settings of {self.variant} do not make another variant; {own}"
+            )
+        return super().override(changes, where=where)
+
+
+Made = TypeVar("Made", bound=Recipe)
+Made_co = TypeVar("Made_co", bound=Recipe, covariant=True)
+
+
+class Recipes(Protocol[Made_co]):
+    """A method's `recipe`."""
+
+    def __call__(self, variant: str, budget: str = "cpu") -> Made_co:
+        """Return the complete recipe of a variant in a budget.
+
+        Raises:
+            UnknownNameError: no such variant or budget; the nearest is named.
+        """
+        ...
+
+
+def names_checked(
+    own: Collection[str], budgets: Collection[str]
+) -> Callable[[Callable[[str, str], Made]], Recipes[Made]]:
+    """Have a method's `recipe` refuse what it has no variant or budget for.
+
+    Args:
+        own: the method's variants.
+        budgets: its budgets.
+    """
+
+    def decorate(make: Callable[[str, str], Made]) -> Recipes[Made]:
+        @wraps(make)
+        def checked(variant: str, budget: str = "cpu") -> Made:
+            if variant not in own:
+                other = variants().get(variant)
+                module = systems()[other.system].recipe if other else None
+                hint = f"(the recipe of {variant} is in {module})" if module else ""
+                raise UnknownNameError("variant", str(variant), own, hint)
+            if budget not in budgets:
+                raise UnknownNameError("budget", str(budget), budgets)
+            return make(variant, budget)
+
+        return checked
+
+    return decorate

@@ -9,7 +9,7 @@ learn sooner from the trunk of x2: name yours with `--start`.
 from __future__ import annotations
 
 from relume.models.super_resolution.carn import VARIANTS, CARNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.efficient import efficient_budgets
 
 SYSTEM = "carn"
@@ -23,6 +23,7 @@ class CARNRecipe(Recipe):
     network: CARNConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> CARNRecipe:
     """Return the complete recipe of a variant.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.catanet import VARIANTS, CATANetConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
@@ -34,6 +34,7 @@ class CATANetRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> CATANetRecipe:
     """Return the complete recipe of a variant.
 

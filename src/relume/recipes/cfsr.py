@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.cfsr import VARIANTS, CFSRConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 
 SYSTEM = "cfsr"
 
@@ -80,6 +80,7 @@ class CFSRRecipe(Recipe):
     network: CFSRConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> CFSRRecipe:
     """Return the complete recipe of a variant.
 

@@ -7,13 +7,8 @@ nearest.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from relume.core.choices import ChosenFrom
-from relume.data.degradations.base import DegradationConfig
 from relume.data.degradations.motion_blur import MotionBlurConfig
-from relume.recipes.base import Recipe
-from relume.train.objectives.base import ObjectiveConfig
+from relume.recipes.base import AnyDegradation, AnyObjective, Recipe
 from relume.train.objectives.multi_output import MultiOutputConfig
 from relume.train.validation import ValidationConfig
 
@@ -21,11 +16,7 @@ from relume.train.validation import ValidationConfig
 class DeblurringRecipe(Recipe):
     """A recipe whose pictures keep their size."""
 
-    degradation: Annotated[DegradationConfig, ChosenFrom("relume.data.degradations", "degradation")] = (
-        MotionBlurConfig()
-    )
-    objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = (
-        MultiOutputConfig()
-    )
+    degradation: AnyDegradation = MotionBlurConfig()
+    objective: AnyObjective = MultiOutputConfig()
     validation: ValidationConfig = ValidationConfig(protocol="sr-rgb")
     clip: float = 0.01

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.dlgsanet import VARIANTS, DLGSANetConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
@@ -33,6 +33,7 @@ class DLGSANetRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=5e-4)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> DLGSANetRecipe:
     """Return the complete recipe of a variant.
 

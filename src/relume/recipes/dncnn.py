@@ -14,7 +14,7 @@ from typing import Any
 
 from relume.data.degradations.noise import NoiseConfig
 from relume.models.restoration.dncnn import VARIANTS, DnCNNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import AnyObjective, Recipe, names_checked
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.validation import ValidationConfig
 
@@ -42,10 +42,11 @@ class DnCNNRecipe(Recipe):
     """A recipe whose network is a DnCNN."""
 
     network: DnCNNConfig
-    objective: PixelConfig = PixelConfig(name="mse")
+    objective: AnyObjective = PixelConfig(name="mse")
     validation: ValidationConfig = ValidationConfig(protocol="sr-rgb", damaged=True)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> DnCNNRecipe:
     """Return the complete recipe of a variant.
 

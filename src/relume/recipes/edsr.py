@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.edsr import VARIANTS, EDSRConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.train.settings import OptimiserConfig
 
 SYSTEM = "edsr"
@@ -41,6 +41,7 @@ class EDSRRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-4)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> EDSRRecipe:
     """Return the complete recipe of a variant.
 

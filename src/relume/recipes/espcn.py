@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.espcn import VARIANTS, ESPCNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.train.objectives.pixel import PixelConfig
 
 SYSTEM = "espcn"
@@ -41,6 +41,7 @@ class ESPCNRecipe(Recipe):
     network: ESPCNConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> ESPCNRecipe:
     """Return the complete recipe of a variant.
 

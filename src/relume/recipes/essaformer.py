@@ -15,7 +15,7 @@ from typing import Any
 
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.models.super_resolution.essaformer import VARIANTS, ESSAformerConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.train.settings import OptimiserConfig
 from relume.train.validation import ValidationConfig
 
@@ -46,6 +46,7 @@ class ESSAformerRecipe(Recipe):
     validation: ValidationConfig = ValidationConfig(protocol="cube")
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> ESSAformerRecipe:
     """Return the complete recipe of a variant.
 

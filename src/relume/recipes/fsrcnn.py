@@ -8,7 +8,7 @@ like other efficient networks. "gpu" is meant for an hour of one GPU, "cpu" for 
 from __future__ import annotations
 
 from relume.models.super_resolution.fsrcnn import VARIANTS, FSRCNNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.efficient import efficient_budgets
 
 SYSTEM = "fsrcnn"
@@ -22,6 +22,7 @@ class FSRCNNRecipe(Recipe):
     network: FSRCNNConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> FSRCNNRecipe:
     """Return the complete recipe of a variant.
 

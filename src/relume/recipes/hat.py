@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.hat import VARIANTS, HATConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
@@ -45,6 +45,7 @@ class HATRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> HATRecipe:
     """Return the complete recipe of a variant.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.restoration.hinet import VARIANTS, HINetConfig
+from relume.recipes.base import names_checked
 from relume.recipes.deblurring import DeblurringRecipe
 from relume.train.settings import OptimiserConfig
 
@@ -42,6 +43,7 @@ class HINetRecipe(DeblurringRecipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4, betas=(0.9, 0.99))
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> HINetRecipe:
     """Return the complete recipe of a variant.
 

@@ -11,7 +11,7 @@ from relume.data.degradations.base import DegradationConfig
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.degradations.bsrgan import BSRGANConfig
 from relume.models.super_resolution.imdn import VARIANTS, IMDNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.efficient import efficient_budgets
 from relume.train.validation import ValidationConfig
 
@@ -26,6 +26,7 @@ class IMDNRecipe(Recipe):
     network: IMDNConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> IMDNRecipe:
     """Return the complete recipe of a variant.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.restoration.nafnet import VARIANTS, NAFNetConfig
+from relume.recipes.base import names_checked
 from relume.recipes.deblurring import DeblurringRecipe
 from relume.train.settings import OptimiserConfig
 
@@ -46,6 +47,7 @@ class NAFNetRecipe(DeblurringRecipe):
     )
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> NAFNetRecipe:
     """Return the complete recipe of a variant.
 

@@ -7,13 +7,11 @@ from its weights. "cpu" shows that it runs: the network is made for GPUs.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from relume.core.choices import ChosenFrom
-from relume.data.degradations.base import DegradationConfig
 from relume.data.degradations.one_of import OneOfConfig
 from relume.models.restoration.promptir import VARIANTS, PromptIRConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import AnyDegradation, Recipe, names_checked
 from relume.train.settings import OptimiserConfig
 from relume.train.validation import ValidationConfig
 
@@ -42,13 +40,12 @@ class PromptIRRecipe(Recipe):
     """A recipe whose network is a PromptIR."""
 
     network: PromptIRConfig
-    degradation: Annotated[DegradationConfig, ChosenFrom("relume.data.degradations", "degradation")] = (
-        OneOfConfig()
-    )
+    degradation: AnyDegradation = OneOfConfig()
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4)
     validation: ValidationConfig = ValidationConfig(protocol="sr-rgb")
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> PromptIRRecipe:
     """Return the complete recipe of a variant.
 

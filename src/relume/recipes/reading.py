@@ -25,7 +25,9 @@ from types import CodeType
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from relume.core.config import problem_of
 from relume.core.errors import ConfigError, RelumeError
 from relume.recipes.base import Recipe
 from relume.recipes.runner import find_recipe
@@ -95,13 +97,24 @@ def _guarded(call: Callable[[], object], path: Path) -> object:
     """
     try:
         return call()
-    except Exception as error:  # the file is the user's, and can fail in any way
+    except (Exception, SystemExit) as error:  # the file is the user's, and can fail in any way
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        problem = error.msg if isinstance(error, SyntaxError) else str(error)
-        kind = "" if isinstance(error, RelumeError) else f"{type(error).__name__}: "
-        raise ConfigError(f"{path}{f', line {line}' if line else ''}: {kind}{problem}") from error
+        raise ConfigError(f"{path}{f', line {line}' if line else ''}: {_problem(error)}") from error
+
+
+def _problem(error: BaseException) -> str:
+    match error:
+        case RelumeError():
+            return str(error)
+        case ValidationError():
+            return problem_of(error)
+        case SyntaxError():
+            return f"SyntaxError: {error.msg}"
+        case SystemExit():
+            return f"it ends the program (exit status {error.code}), where it should return a Recipe"
+    return f"{type(error).__name__}: {error}"
 
 
 def _text(path: Path) -> str:

@@ -8,12 +8,11 @@ days of large GPUs. "cpu" is a few steps, to see it run.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from relume.core.choices import ChosenFrom
 from relume.models.restoration.restormer import VARIANTS, RestormerConfig
+from relume.recipes.base import AnyObjective, names_checked
 from relume.recipes.deblurring import DeblurringRecipe
-from relume.train.objectives.base import ObjectiveConfig
 from relume.train.objectives.multi_output import MultiOutputConfig
 from relume.train.settings import OptimiserConfig
 
@@ -42,14 +41,13 @@ class RestormerRecipe(DeblurringRecipe):
     """A recipe whose network is a Restormer."""
 
     network: RestormerConfig
-    objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = (
-        MultiOutputConfig(distance="l1")
-    )
+    objective: AnyObjective = MultiOutputConfig(distance="l1")
     optimiser: OptimiserConfig = OptimiserConfig(
         name="adamw", learning_rate=3e-4, betas=(0.9, 0.999), weight_decay=1e-4
     )
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RestormerRecipe:
     """Return the complete recipe of a variant.
 

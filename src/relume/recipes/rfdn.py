@@ -8,7 +8,7 @@ x3 and x4 learn sooner from the trunk of x2: name yours with `--start`.
 from __future__ import annotations
 
 from relume.models.super_resolution.rfdn import VARIANTS, RFDNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.efficient import efficient_budgets
 
 SYSTEM = "rfdn"
@@ -22,6 +22,7 @@ class RFDNRecipe(Recipe):
     network: RFDNConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RFDNRecipe:
     """Return the complete recipe of a variant.
 

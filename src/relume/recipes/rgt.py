@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.rgt import VARIANTS, RGTConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.transformers import gpu_budget
 from relume.train.settings import OptimiserConfig
 
@@ -35,6 +35,7 @@ class RGTRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RGTRecipe:
     """Return the complete recipe of a variant.
 

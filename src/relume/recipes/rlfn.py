@@ -9,7 +9,7 @@ x3 and x4 learn sooner from the trunk of x2: name yours with `--start`, which is
 from __future__ import annotations
 
 from relume.models.super_resolution.rlfn import VARIANTS, RLFNConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.recipes.efficient import efficient_budgets
 
 SYSTEM = "rlfn"
@@ -23,6 +23,7 @@ class RLFNRecipe(Recipe):
     network: RLFNConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RLFNRecipe:
     """Return the complete recipe of a variant.
 

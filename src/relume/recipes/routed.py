@@ -7,12 +7,10 @@ and about half an hour.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from relume.core.choices import ChosenFrom
 from relume.models.super_resolution.routed import VARIANTS, RoutedConfig
-from relume.recipes.base import Recipe
-from relume.train.objectives.base import ObjectiveConfig
+from relume.recipes.base import AnyObjective, Recipe, names_checked
 from relume.train.objectives.routing import RoutingConfig
 
 SYSTEM = "routed"
@@ -42,12 +40,11 @@ class RoutedRecipe(Recipe):
     """A recipe whose network is routed."""
 
     network: RoutedConfig
-    objective: Annotated[ObjectiveConfig, ChosenFrom("relume.train.objectives", "objective")] = RoutingConfig(
-        light=0.5
-    )
+    objective: AnyObjective = RoutingConfig(light=0.5)
     frozen: tuple[str, ...] = ("heavy.",)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RoutedRecipe:
     """Return the complete recipe of a variant.
 

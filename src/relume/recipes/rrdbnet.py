@@ -18,7 +18,7 @@ from relume.data.degradations.base import DegradationConfig
 from relume.data.degradations.bicubic import BicubicConfig
 from relume.data.degradations.realesrgan import RealESRGANConfig
 from relume.models.super_resolution.rrdbnet import VARIANTS, RRDBNetConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.train.settings import OptimiserConfig
 
 SYSTEM = "rrdbnet"
@@ -49,6 +49,7 @@ class RRDBNetRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4)
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> RRDBNetRecipe:
     """Return the complete recipe of a variant.
 

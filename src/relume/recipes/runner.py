@@ -18,10 +18,11 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.contract import Contract
-from relume.core.errors import ConfigError, RelumeError, UnknownNameError
+from relume.core.errors import ConfigError, RelumeError, naming
 from relume.core.files import alone_in
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
+from relume.data.degradations.base import Telling
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
@@ -31,6 +32,7 @@ from relume.nn.surgery import apply_steps
 from relume.recipes.base import Recipe
 from relume.train.demand import Timing, demand, memory_left, time_steps
 from relume.train.loop import Loop, Observer
+from relume.train.objectives.base import Classifying
 from relume.train.objectives.models import build_objective
 from relume.train.observers import Curve, JsonLog, tensorboard_log
 from relume.train.state import numbered_paths, read_progress
@@ -60,8 +62,6 @@ def find_recipe(variant: str, budget: str) -> Recipe:
     if system.recipe is None:
         raise ConfigError(f"{system.name} has no recipe, so {variant} cannot be trained")
     module = import_module(system.recipe)
-    if budget not in module.BUDGETS:
-        raise UnknownNameError("budget", budget, module.BUDGETS)
     found: Recipe = module.recipe(variant, budget)
     return found
 
@@ -125,12 +125,13 @@ class Run:
             )
         self.taken_over = 0.0
         if recipe.start is not None:
-            source, _ = zoo.load(recipe.start)
-            left = self.network.start_from(source)
+            with naming("start"):
+                source, _ = zoo.load(recipe.start)
+                left = self.network.start_from(source)
             self.taken_over = 1 - len(left) / len(list(self.network.parameters()))
             if self.taken_over < _LEAST_TAKEN_OVER:
                 raise ConfigError(
-                    f"of this network only {self.taken_over:.0%} can start from {recipe.start}; "
+                    f"start: of this network only {self.taken_over:.0%} can start from {recipe.start}; "
                     f"choose another --start, or --start none"
                 )
         _freeze(self.network, recipe.frozen)
@@ -146,10 +147,13 @@ class Run:
         self._validation = None
         if pairs is not None:
             self._validation = Validation(recipe.validation, pairs, contract=contract, folder=folder)
+        objective = build_objective(recipe.objective, lambda name: zoo.load(name)[0])
+        if isinstance(objective, Classifying) and isinstance(degradation, Telling):
+            objective.expect(len(degradation.kinds))
         tensorboard = tensorboard_log(folder)
         self.loop = Loop(
             self.network,
-            build_objective(recipe.objective, lambda name: zoo.load(name)[0]),
+            objective,
             source_of_batches,
             recipe,
             folder=folder,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from relume.models.super_resolution.sesr import VARIANTS, SESRConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 
 SYSTEM = "sesr"
 
@@ -42,6 +42,7 @@ class SESRRecipe(Recipe):
     network: SESRConfig
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> SESRRecipe:
     """Return the complete recipe of a variant.
 

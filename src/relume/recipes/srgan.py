@@ -18,7 +18,7 @@ from typing import Any
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.models.super_resolution.srgan import VARIANTS, SRGANConfig
 from relume.nn.discriminators.srgan import SRGANDiscriminatorConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.train.objectives.adversarial import AdversarialConfig
 from relume.train.objectives.base import ObjectiveConfig
 from relume.train.objectives.pixel import PixelConfig
@@ -55,6 +55,7 @@ class SRGANRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=1e-4, betas=(0.9, 0.999))
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> SRGANRecipe:
     """Return the complete recipe of a variant.
 

@@ -34,7 +34,7 @@ from relume.data.degradations.jpeg import JpegConfig
 from relume.data.degradations.noise import NoiseConfig
 from relume.data.degradations.one_of import OneOfConfig
 from relume.models.super_resolution.swinir import VARIANTS, SwinIRConfig
-from relume.recipes.base import Recipe
+from relume.recipes.base import Recipe, names_checked
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.settings import OptimiserConfig
 from relume.train.validation import ValidationConfig
@@ -96,6 +96,7 @@ class SwinIRRecipe(Recipe):
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=2e-4, betas=(0.9, 0.999))
 
 
+@names_checked(VARIANTS, BUDGETS)
 def recipe(variant: str, budget: str = "cpu") -> SwinIRRecipe:
     """Return the complete recipe of a variant.
 

@@ -20,7 +20,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
-from relume.core.errors import RelumeError
+from relume.core.errors import ConfigError, RelumeError
+from relume.core.machine import most_threads
 from relume.data.pairs import workers_watched
 from relume.train.objectives.base import Objective
 from relume.train.settings import LoopConfig
@@ -101,6 +102,10 @@ class Loop:
         observers: who is told.
         on_best: called whenever a validation was the best so far.
         on_numbered: called whenever a state is kept under its number, with the path for its weights.
+
+    Raises:
+        ConfigError: more threads than the machine can bear.
+        RelumeError: the device cannot compute in the precision.
     """
 
     def __init__(
@@ -119,6 +124,11 @@ class Loop:
         on_best: KeepWeights | None = None,
         on_numbered: KeepWeights | None = None,
     ) -> None:
+        if config.threads > most_threads():
+            raise ConfigError(
+                f"threads: {config.threads} are too many for this machine; choose 1 … {most_threads()}, or 0 "
+                f"for as many as PyTorch chooses"
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         self.accelerator = Accelerator(
@@ -272,11 +282,12 @@ class Loop:
         returns = reached.returns + 1
         saved = read_progress(self.folder)
         if returns > recovery.returns:
+            precise = "" if self.config.precision == "fp32" else " or use precision=fp32"
             left = f"; the last good state is in {self.folder}" if saved else ""
             raise RelumeError(
                 f"the loss is no longer a number near step {self.step}, also after going back "
                 f"{recovery.returns} times and lowering the learning rate to {reached.slowed:.2g} of the "
-                f"scheduled one; lower optimiser.learning_rate or use precision=fp32{left}"
+                f"scheduled one; lower optimiser.learning_rate{precise}{left}"
             )
         if saved is not None:
             load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)

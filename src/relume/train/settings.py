@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from relume.core.config import Config
+from relume.core.config import Config, told
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -33,12 +34,20 @@ class ScheduleConfig(Config):
     Attributes:
         warmup: steps from nearly zero to the full rate.
         floor: last rate of the cosine as a share of the full one.
-        halvings: shares of the run after which the rate is halved, in place of the cosine; () for the cosine.
+        halvings: shares of the run after which the rate is halved, in place of the cosine, in their order; ()
+            for the cosine.
     """
 
     warmup: NonNegativeInt = 200
     floor: Fraction = 1e-3
     halvings: tuple[Fraction, ...] = ()
+
+    @field_validator("halvings")
+    @classmethod
+    def _in_order(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(shares)):
+            raise told(f"shares of the run grow, such as {sorted({*shares})} (got {list(shares)})")
+        return shares
 
 
 class RecoveryConfig(Config):
@@ -72,7 +81,7 @@ class LoopConfig(Config):
         clip: largest norm of the whole gradient; 0 clips nothing.
         ema: decay of the running mean of the weights, which is what is validated and kept; 0: none.
         threads: CPU threads of the run; 0 leaves PyTorch's choice. Results repeat bit for bit
-            only with the same number.
+            only with the same number. At most four for each core of the machine that trains.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints to resume from.
         keep: how many of these are kept under their numbers, beside the newest.

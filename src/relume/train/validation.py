@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from relume.core.config import Config
+from relume.core.config import Config, told
 from relume.core.contract import Contract
-from relume.core.errors import ConfigError
+from relume.core.errors import ConfigError, UnknownNameError, nearest
 from relume.core.sheets import contact_sheet, save_sheet
 from relume.data.benchmarks import Pair
 from relume.measures.protocols import protocol
@@ -42,6 +42,27 @@ class ValidationConfig(Config):
     best: str = "psnr"
     lowest: bool = False
     damaged: bool = False
+
+    @field_validator("protocol")
+    @classmethod
+    def _is_a_protocol(cls, name: str) -> str:
+        try:
+            return protocol(name).name
+        except UnknownNameError as error:
+            raise told(str(error)) from error
+
+    @field_validator("best")
+    @classmethod
+    def _is_measured(cls, figure: str, info: ValidationInfo) -> str:
+        if "protocol" not in info.data:  # which has been said
+            return figure
+        measured = protocol(info.data["protocol"]).figures
+        if figure not in measured:
+            close = nearest(figure, measured)
+            known = ", ".join(sorted(measured, key=lambda name: name != close))
+            advice = f"did you mean {close!r}? It measures" if close else "it measures"
+            raise told(f"protocol {info.data['protocol']} has no figure {figure!r}; {advice} {known}")
+        return figure
 
 
 class Validation:

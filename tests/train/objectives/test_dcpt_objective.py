@@ -135,7 +135,7 @@ def test_the_picture_can_be_seen_too():
     ("settings", "change", "says"),
     [
         ({}, {"kind": None}, "degradation=one-of"),
-        ({}, {"kind": torch.full((8,), 2)}, "more than the 2 kinds"),
+        ({}, {"kind": torch.full((8,), 2)}, "objective.kinds names 2 kinds, but the degradation has 3"),
         ({}, {"input": torch.rand(8, 3, 8, 8)}, "scale 1"),
         ({"layers": {"decoders.1": 5}}, {}, r"widths \(4,\), not \(5,\)"),
         ({"layers": dict.fromkeys(["decoders.1", *"abcd"], 4)}, {}, "layer 'a'"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,21 +82,23 @@ def train(
         changes["validation.folder"] = str(validation)
     if start:
         changes["start"] = None if start == "none" else start
+    where = f"recipe of {variant}"
     if variant.lower().endswith(SUFFIXES):
         recipe, name = read_recipe(Path(variant), budget=budget), Path(variant).stem
     else:
         recipe, name = find_recipe(variant, budget or "cpu"), variant
-    recipe = recipe.override(changes, where=f"recipe of {name}")
+    recipe = recipe.override(changes, where=where)
     if show_recipe:
         out.print(written(recipe), markup=False, end="")
         return
     if dry_run:
-        _rehearse(recipe, written(recipe))
+        _rehearse(recipe, written(recipe), where)
         return
     folder = run or Path("runs") / name
     with progress_bar() as bar:
         plain = "bicubic" if find_variant(recipe.variant).scale > 1 else "input"
-        prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, name, plain)])
+        with _saying(where):
+            prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, name, plain)])
         if prepared.done == recipe.steps and prepared.weights_path.exists():
             raise RelumeError(
                 f"{folder} holds this run, finished ({recipe.steps} steps); choose another --run folder"
@@ -113,7 +116,18 @@ def train(
         out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)
 
 
-def _rehearse(recipe: Recipe, text: str) -> None:
+@contextmanager
+def _saying(where: str) -> Iterator[None]:
+    """Put before the message which recipe a setting that cannot be used is of."""
+    from relume.core.errors import CheckpointError, ConfigError, UnknownNameError
+
+    try:
+        yield
+    except (CheckpointError, ConfigError, UnknownNameError) as error:
+        raise error.of(where) from error
+
+
+def _rehearse(recipe: Recipe, text: str, where: str) -> None:
     """Print what a recipe needs, as it shows over a few real steps in a folder that goes again."""
     from relume.nn.network import count_parameters
     from relume.recipes.runner import Run
@@ -128,7 +142,8 @@ def _rehearse(recipe: Recipe, text: str) -> None:
                 err.print(f"{what} …")
 
         tell("looking at the photos, trying the losses on two patches", 0, None)
-        prepared = Run(recipe, Path(place) / "run", command="")
+        with _saying(where):
+            prepared = Run(recipe, Path(place) / "run", command="")
         loop = prepared.loop
         left = memory_left(loop.accelerator.device)
         rehearsal = prepared.rehearse(tell=tell)

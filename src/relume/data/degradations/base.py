@@ -7,7 +7,7 @@ float32 0..1 as stored in the file (gamma-encoded), before and after.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -40,7 +40,14 @@ class Degradation(Protocol):
 
 @runtime_checkable
 class Telling(Protocol):
-    """A degradation of several kinds that tells which one happened to each picture."""
+    """A degradation of several kinds that tells which one happened to each picture.
+
+    Attributes:
+        kinds: what the numbers stand for, in their order.
+    """
+
+    @property
+    def kinds(self) -> Sequence[object]: ...
 
     def tell(self, high: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return what calling it returns, and the number of each picture's kind from 0, `B` of int64."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from relume.core.choices import ChosenFrom
 from relume.core.config import Config
+from relume.core.errors import naming
 from relume.measures.losses.adversarial import Kind, discriminator_loss, gradient_penalty, network_loss
 from relume.nn.discriminators.base import PACKAGE, DiscriminatorConfig
 from relume.nn.discriminators.unet import UNetDiscriminatorConfig
@@ -50,7 +51,8 @@ class Adversary:
 
     def __init__(self, config: AdversarialConfig) -> None:
         self.config = config
-        self.discriminator: nn.Module = config.discriminator.begun(config.start)
+        with naming("objective.adversarial.start"):
+            self.discriminator: nn.Module = config.discriminator.begun(config.start)
         self._fake: Tensor | None = None
         self._real: Tensor | None = None
 

@@ -104,6 +104,19 @@ class Recording(Protocol):
 
 
 @runtime_checkable
+class Classifying(Protocol):
+    """An objective that asks which of the degradation's kinds happened to each input (a batch's "kind")."""
+
+    def expect(self, kinds: int) -> None:
+        """Hear, before the first batch, how many kinds there are.
+
+        Raises:
+            ConfigError: more than it tells apart.
+        """
+        ...
+
+
+@runtime_checkable
 class Partnered(Protocol):
     """An objective with a network trained beside, such as a discriminator, by an optimiser of its own.
 

@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, mod
 from torch import Tensor, nn
 
 from relume.core.config import Config
+from relume.core.errors import naming
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.discriminators.pcl import LAYERS, PCLDiscriminatorConfig, from_official
 from relume.nn.encoders.opening import no_models
@@ -99,7 +100,8 @@ class ContrastiveObjective:
         self.config = config
         self.distance = config.distance.build(no_models)
         judge = config.discriminator
-        self.discriminator = begin(judge.build(), judge, config.start, from_official)
+        with naming("objective.start"):
+            self.discriminator = begin(judge.build(), judge, config.start, from_official)
         self.partner: nn.Module = self.discriminator
         self.optimiser = config.optimiser
         self.share: Share | None = None

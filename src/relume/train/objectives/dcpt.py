@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from torch import Tensor, nn
 
 from relume.core.config import Config
-from relume.core.errors import ConfigError
+from relume.core.errors import ConfigError, naming
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.classifier import FeatureClassifierConfig
 from relume.nn.encoders.base import tapped
@@ -78,7 +78,8 @@ class DCPTObjective:
             widths=tuple(config.layers.values()), classes=config.kinds, blocks=config.blocks,
             picture=config.picture,
         )  # fmt: skip
-        self.classifier = begin(classifier.build(), classifier, config.start, classifier_from_official)
+        with naming("objective.start"):
+            self.classifier = begin(classifier.build(), classifier, config.start, classifier_from_official)
         self.partner: nn.Module = self.classifier
         self.optimiser = config.optimiser
         self._seen: tuple[list[Tensor], Tensor | None] | None = None
@@ -120,12 +121,20 @@ class DCPTObjective:
                 "such as --set degradation=one-of"
             )
         kinds = batch["kind"]
-        if int(kinds.max()) >= self.config.kinds:
+        self.expect(int(kinds.max()) + 1)
+        return kinds
+
+    def expect(self, kinds: int) -> None:
+        """Hear how many kinds there are at least (`base.Classifying`).
+
+        Raises:
+            ConfigError: more than `config.kinds`.
+        """
+        if kinds > self.config.kinds:
             raise ConfigError(
-                f"the degradation has more than the {self.config.kinds} kinds that objective.kinds names; "
+                f"objective.kinds names {self.config.kinds} kinds, but the degradation has {kinds} or more; "
                 "name as many"
             )
-        return kinds
 
     def partner_losses(self, partner: nn.Module) -> dict[str, Tensor]:
         """Return the classifier's "loss", and "right", the share of kinds that it recognised."""

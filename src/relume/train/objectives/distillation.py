@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from relume.core.config import Config
-from relume.core.errors import ConfigError
+from relume.core.errors import ConfigError, naming
 from relume.measures.losses.distillation import attention_distance
 from relume.nn.encoders.base import check_layers, tapped
 from relume.nn.encoders.opening import LoadNetwork, open_compiled
@@ -60,16 +60,19 @@ class Lesson:
 
     def __init__(self, config: DistillationConfig, load: LoadNetwork) -> None:
         self.config = config
-        compiled = open_compiled(Path(config.teacher))
+        with naming("objective.distillation.teacher"):
+            compiled = open_compiled(Path(config.teacher))
         if compiled is not None and config.features:
             raise ConfigError(
-                f"the layers of {config.teacher} cannot be reached, it is compiled; leave out features or "
-                "name a model's weights"
+                f"objective.distillation.features: the layers of {config.teacher} cannot be reached, it is "
+                f"compiled; leave out features or name a model's weights"
             )
-        self.teacher = compiled or load(config.teacher).eval()
+        with naming("objective.distillation.teacher"):
+            self.teacher = compiled or load(config.teacher).eval()
         for parameter in self.teacher.parameters():
             parameter.requires_grad_(False)
-        check_layers(self.teacher, config.features.values())
+        with naming("objective.distillation.features"):
+            check_layers(self.teacher, config.features.values())
 
     @contextmanager
     def listening(self, network: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -97,8 +100,9 @@ class Lesson:
             wanted = self.teacher(x).float()
         if wanted.shape != output.shape:
             raise ConfigError(
-                f"the teacher {self.config.teacher} gives pictures of shape {tuple(wanted.shape)}, the "
-                f"network {tuple(output.shape)}; choose a teacher of the same scale and channels"
+                f"objective.distillation.teacher: {self.config.teacher} gives pictures of shape "
+                f"{tuple(wanted.shape)}, the network {tuple(output.shape)}; choose a teacher of the same "
+                f"scale and channels"
             )
         distance = F.l1_loss if self.config.distance == "l1" else F.mse_loss
         losses = {"teacher": distance(output, wanted)}
@@ -107,8 +111,8 @@ class Lesson:
             for own, theirs in self.config.features.items():
                 if heard[own][:, 0].shape != taught[theirs][:, 0].shape:
                     raise ConfigError(
-                        f"features of {own!r} are {tuple(heard[own].shape)}, the teacher's {theirs!r} "
-                        f"{tuple(taught[theirs].shape)}; choose layers of one size"
+                        f"objective.distillation.features: those of {own!r} are {tuple(heard[own].shape)}, "
+                        f"the teacher's {theirs!r} {tuple(taught[theirs].shape)}; choose layers of one size"
                     )
                 distances.append(attention_distance(heard[own].float(), taught[theirs].float()))
             losses["teacher_features"] = torch.stack(distances).mean()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from relume.core.choices import ChosenFrom
 from relume.core.config import Config
+from relume.core.errors import naming
 from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.nn.slider import tuned
@@ -70,7 +71,12 @@ class MultiLossConfig(Config):
         Raises:
             RelumeError: an encoder cannot be used.
         """
-        aims = [[(part.weight, part.build(load)) for part in aim] for aim in self.aims]
+        aims: list[list[tuple[float, Loss]]] = []
+        for number, aim in enumerate(self.aims):
+            aims.append([])
+            for index, part in enumerate(aim):
+                with naming(f"objective.aims.{number}.{index}"):
+                    aims[-1].append((part.weight, part.build(load)))
         if self.adversarial:
             return JudgedMultiLossObjective(aims, Adversary(self.adversarial))
         return MultiLossObjective(aims)

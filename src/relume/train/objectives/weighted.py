@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from relume.core.choices import ChosenFrom
 from relume.core.config import Config
+from relume.core.errors import naming
 from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
@@ -68,7 +69,10 @@ class WeightedConfig(Config):
         Raises:
             RelumeError: an encoder or teacher cannot be used.
         """
-        parts = {part.shown: (part.weight, part.build(load)) for part in self.parts}
+        parts = {}
+        for index, part in enumerate(self.parts):
+            with naming(f"objective.parts.{index}"):
+                parts[part.shown] = (part.weight, part.build(load))
         lesson = Lesson(self.distillation, load) if self.distillation else None
         if self.adversarial:
             return AdversarialObjective(parts, lesson, Adversary(self.adversarial))
