@@ -28,6 +28,7 @@ from relume.core.checkpoints import (
 from relume.core.config import Config
 from relume.core.errors import CheckpointError, UnknownNameError, nearest
 from relume.core.variants import Official, Variant
+from relume.models.recognition import BREAKING, nature
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
 
@@ -140,12 +141,11 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
     broken: CheckpointError | None = None
     # A safetensors file keeps the keys that wrappers gave it.
     state = unprefixed(state)
-    for name, system in systems().items():
-        if not system.variants:
-            continue
+    homes = {name: model_file(system) for name, system in systems().items() if system.variants}
+    for name, home in homes.items():
         try:
-            official = model_file(system).from_official(state)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            official = home.from_official(state)
+        except BREAKING as error:
             # It has this system's marks, and then something is missing or has another shape.
             broken = CheckpointError(
                 f"{path} looks like a {name} but parts of it are missing or do not fit "
@@ -164,10 +164,8 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
         )
     if broken:
         raise broken
-    keys = ", ".join(list(state)[:3])
     raise CheckpointError(
-        f"{path} is of no architecture that relume knows (list them: relume methods); "
-        f"its keys begin with {keys[:120]}"
+        f"{path} is of no architecture that relume knows (list them: relume methods); {nature(state, homes)}"
     )
 
 
