@@ -99,7 +99,7 @@ BAD = {
     "pickle-pth": "could run code",
     "truncated-pth": "truncated or of another kind",
     "list-pth": "holds a list",
-    "incomplete-pth": "looks like a cfsr but parts of it are missing",
+    "incomplete-pth": "looks like cfsr but has no conv_first.weight",
     "folder": "is a folder",
     "missing-pth": "there is no file",
 }
@@ -167,7 +167,10 @@ def test_convert_keeps_what_exists_and_knows_its_own(tmp_path, refused, relume, 
     ("setting", "says"),
     [
         ("image_rang=2", ("'image_rang'", "did you mean 'image_range'")),
-        ("scale=4", ("tiny.pth", "does not fit")),
+        (
+            "scale=4",
+            ("tiny.pth", "looks like cfsr but does not fit", "leave out what is set (scale)"),
+        ),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )

@@ -8,9 +8,14 @@ import pytest
 import torch
 from test_swinir import authors_names
 
+from commanding import authors_name as cfsr_name
 from relume.core.errors import CheckpointError
+from relume.core.variants import authors_name
 from relume.models import zoo
+from relume.models.super_resolution.cfsr import CFSR
+from relume.models.super_resolution.cfsr import VARIANTS as CFSR_VARIANTS
 from relume.models.super_resolution.swinir import VARIANTS, SwinIR, tiny
+from relume.nn.surgery import apply_steps
 
 
 def empty(shapes):
@@ -106,3 +111,81 @@ def test_what_is_of_no_network_is_told_with_the_closest(state, says):
 def test_what_is_like_nothing_says_so():
     line = refusal({"transformer.0.weight": torch.zeros(7, 11), "head.bias": torch.zeros(7)})
     assert "no weight of it has a shape of any; its keys begin with transformer.0.weight, head.bias" in line
+
+
+def cfsr():
+    network = CFSR(CFSR_VARIANTS["cfsr-x2"].config)
+    return {
+        cfsr_name(key): value for key, value in apply_steps(network, ("reparameterise",)).state_dict().items()
+    }
+
+
+def refused_file(state, folder, **changes):
+    torch.save(state, folder / "a.pth")
+    with pytest.raises(CheckpointError) as caught:
+        zoo.load_official(folder / "a.pth", changes)
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+def test_what_does_not_fit_is_counted_with_the_first_of_each_in_the_files_own_names(tmp_path):
+    state = cfsr()
+    del state["layers.1.blocks.1.attn.proj.weight"]
+    for part in ("weight", "bias"):
+        del state[f"layers.1.blocks.1.mlp.fc1.{part}"]
+    state["conv_first.weight"] = torch.zeros(48, 3, 5, 5)
+    state["layers.0.blocks.0.attn.scale"] = torch.zeros(3)
+    assert refused_file(state, tmp_path) == (
+        "a.pth looks like cfsr but does not fit: "
+        "3 keys are missing (first layers.1.blocks.1.attn.proj.weight), "
+        "1 key is not known (layers.0.blocks.0.attn.scale), "
+        "1 key is of another shape (conv_first.weight: 48×3×5×5 instead of 48×3×3×3); "
+        "get the file anew, or one whose network relume has"
+    )
+
+
+def test_a_setting_that_makes_the_misfit_is_named(tmp_path):
+    line = refused_file(cfsr(), tmp_path, width=24)
+    assert "conv_first.weight: 48×3×3×3 instead of 24×3×3×3" in line
+    assert "change or leave out what is set (width), or get" in line
+
+
+def test_of_several_systems_that_cannot_be_read_the_nearest_is_told():
+    state = cfsr()
+    del state["conv_first.weight"]
+    line = refusal(
+        {**state, "intro.weight": torch.zeros(4, 3, 3, 3), "middle_blks.0.sca.1.weight": torch.ones(1)}
+    )
+    assert "looks like cfsr but has no conv_first.weight" in line
+    assert "weights of cfsr-x2 are there, by their shapes" in line
+
+
+def test_what_is_missing_is_told_by_the_authors_name_also_where_ours_are_asked_for():
+    state = authors_names(SwinIR(tiny(VARIANTS["swinir-light-x2"].config)))
+    del state["conv_first.weight"]
+    assert "looks like swinir but has no conv_first.weight" in refusal(state)
+
+
+def test_shapes_that_do_not_go_together_are_told_without_the_librarys_words():
+    assert "looks like cfsr but has tensors of shapes that do not go together" in refusal(
+        {**cfsr(), "conv_first.weight": torch.zeros(())}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("stages.0.close.bias", "layers.0.conv.bias"),
+        ("stages.1.norm.weight", "layers.1.norm.weight"),
+        ("ups.0.weight", "up3.weight"),
+        ("other.1.weight", "other.1.weight"),
+        ("exit.weight", "exit.weight"),
+    ],
+)
+def test_an_authors_name_is_told_by_those_of_others(name, theirs):
+    known = {
+        "stages.0.close.weight": "layers.0.conv.weight",
+        "stages.0.norm.weight": "layers.0.norm.weight",
+        "ups.1.weight": "up4.weight",
+        "other.0.weight": "other.0.2.weight",
+    }
+    assert authors_name(name, known) == theirs

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from relume.core.catalogue import SHAPES, variants
 from relume.core.errors import ConfigError
-from relume.core.variants import Official
+from relume.core.variants import Official, authors_name
 
 BREAKING = (
     ArithmeticError, AttributeError, ConfigError, LookupError, RuntimeError, TypeError, ValueError
@@ -109,6 +109,64 @@ def nature(state: Mapping[str, Tensor], homes: Mapping[str, ModuleType]) -> str:
     else:
         shown = f"the closest is {near.variant}, which has {near.alike} of the file's {near.file} weights"
     return f"{shown}, by their shapes; {begin}"
+
+
+def likest_of(broken: Mapping[str, Exception], state: Mapping[str, Tensor]) -> str:
+    """Return, as a clause, what a file looks like that has the marks of systems and cannot be read as one.
+
+    Args:
+        broken: what reading it as each raised, by the system's name; of several the nearest is told.
+        state: its tensors.
+    """
+    near = likest(state, broken)
+    system = variants()[near.variant].system if near else next(iter(broken))
+    error = broken[system]
+    if isinstance(error, KeyError):
+        lacks = f"has no {str(error.args[0])[:_LONGEST]}"
+    elif isinstance(error, ConfigError):
+        lacks = f"shows settings that cannot be: {error}"
+    else:
+        lacks = "has tensors of shapes that do not go together"
+    there = ""
+    if near and near.share >= _CLOSE:
+        there = f" ({near.alike} of the {near.whole} weights of {near.variant} are there, by their shapes)"
+    return f"looks like {system} but {lacks}{there}"
+
+
+def misfit(network: Mapping[str, Tensor], ours: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> str:
+    """Return, as a clause, what of a file does not fit a network.
+
+    Args:
+        network: the network's state.
+        ours: the file's tensors under our names.
+        file: the file's tensors under its own.
+    """
+    places = {tensor.data_ptr(): key for key, tensor in file.items() if tensor.numel()}
+    known = {name: places[tensor.data_ptr()] for name, tensor in ours.items() if tensor.data_ptr() in places}
+
+    def shown(names: list[str]) -> str:
+        return f"{'' if len(names) == 1 else 'first '}{authors_name(names[0], known)[:_LONGEST]}"
+
+    missing = [name for name in network if name not in ours]
+    unknown = [name for name in ours if name not in network]
+    other = [name for name in network if name in ours and network[name].shape != ours[name].shape]
+    parts = []
+    if missing:
+        parts.append(f"{_keys(missing)} missing ({shown(missing)})")
+    if unknown:
+        parts.append(f"{_keys(unknown)} not known ({shown(unknown)})")
+    if other:
+        shapes = " instead of ".join(_shape(state[other[0]]) for state in (ours, network))
+        parts.append(f"{_keys(other)} of another shape ({shown(other)}: {shapes})")
+    return ", ".join(parts)
+
+
+def _keys(names: list[str]) -> str:
+    return "1 key is" if len(names) == 1 else f"{len(names)} keys are"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "one value"
 
 
 def _judged_channels(state: Mapping[str, Tensor]) -> int | None:
