@@ -71,6 +71,13 @@ def _write_bad(kind: str, folder: Path, weights: Path) -> Path:
             path.write_bytes(b"")
         case "text" | "text-pth":
             path.write_text("these are no weights\n" * 20)
+        case "page-pth":
+            path.write_text(f"<!DOCTYPE html><title>Not found: Größe</title>{'ä' * 600}", encoding="utf-8")
+        case "picture-pth":
+            picture_file(folder / "picture.png")
+            (folder / "picture.png").rename(path)
+        case "garbled-pth":
+            path.write_bytes(b"\x80\x02hi.")
         case "malicious-pth":
             _malicious(path, folder)
         case "pickle-pth":
@@ -94,7 +101,10 @@ BAD = {
     "truncated": "not a readable safetensors file",
     "empty": "is empty (0 bytes)",
     "text": "not a readable safetensors file",
-    "text-pth": "cannot be read as PyTorch weights",
+    "text-pth": "is a text, not weights: it begins with 'these are no weights these are",
+    "page-pth": "is a text, not weights: it begins with '<!DOCTYPE html>",
+    "picture-pth": "is no PyTorch weights file, by its first bytes",
+    "garbled-pth": "it refers to a part that it does not hold",
     "malicious-pth": "could run code",
     "pickle-pth": "could run code",
     "truncated-pth": "truncated or of another kind",
