@@ -71,6 +71,13 @@ def _write_bad(kind: str, folder: Path, weights: Path) -> Path:
             path.write_bytes(b"")
         case "text" | "text-pth":
             path.write_text("these are no weights\n" * 20)
+        case "page-pth":
+            path.write_text(f"<!DOCTYPE html><title>Not found: Größe</title>{'ä' * 600}", encoding="utf-8")
+        case "picture-pth":
+            picture_file(folder / "picture.png")
+            (folder / "picture.png").rename(path)
+        case "garbled-pth":
+            path.write_bytes(b"\x80\x02hi.")
         case "malicious-pth":
             _malicious(path, folder)
         case "pickle-pth":
@@ -94,12 +101,15 @@ BAD = {
     "truncated": "not a readable safetensors file",
     "empty": "is empty (0 bytes)",
     "text": "not a readable safetensors file",
-    "text-pth": "cannot be read as PyTorch weights",
+    "text-pth": "is a text, not weights: it begins with 'these are no weights these are",
+    "page-pth": "is a text, not weights: it begins with '<!DOCTYPE html>",
+    "picture-pth": "is no PyTorch weights file, by its first bytes",
+    "garbled-pth": "it refers to a part that it does not hold",
     "malicious-pth": "could run code",
     "pickle-pth": "could run code",
     "truncated-pth": "truncated or of another kind",
     "list-pth": "holds a list",
-    "incomplete-pth": "looks like a cfsr but parts of it are missing",
+    "incomplete-pth": "looks like cfsr but has no conv_first.weight",
     "folder": "is a folder",
     "missing-pth": "there is no file",
 }
@@ -167,7 +177,10 @@ def test_convert_keeps_what_exists_and_knows_its_own(tmp_path, refused, relume, 
     ("setting", "says"),
     [
         ("image_rang=2", ("'image_rang'", "did you mean 'image_range'")),
-        ("scale=4", ("tiny.pth", "does not fit")),
+        (
+            "scale=4",
+            ("tiny.pth", "looks like cfsr but does not fit", "leave out what is set (scale)"),
+        ),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )

@@ -1,6 +1,7 @@
 """Write what can be generated from the source tree: `python -m relume.apps.catalogue [--check]`.
 
-That is `catalogue.json`, which the command line reads, and `docs/models.md` with its pictures, for people.
+That is `catalogue.json` and `shapes.json`, which the command line reads, and `docs/models.md` with its
+pictures, for people.
 With `--trial` and weights files that `relume evaluate --record` measured, what their headers tell of a short
 training is kept first, as `trials/VARIANT.json`, without the weights.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +23,12 @@ import torch
 
 import relume
 from relume.apps import models_page
-from relume.core.catalogue import FIGURES, FILE, ROOT, TRIALS, WEIGHTS, figure_of
+from relume.core.catalogue import FIGURES, FILE, ROOT, SHAPES, TRIALS, WEIGHTS, figure_of
 from relume.core.checkpoints import Header, read_header
-from relume.core.config import Config
 from relume.core.errors import RelumeError
 from relume.core.files import write_text
 from relume.models import zoo
+from relume.models.recognition import forms
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
 
@@ -61,7 +64,7 @@ def _entry(module: ModuleType) -> dict[str, Any]:
         "card": module.CARD.to_json(),
         "variants": {
             name: {
-                "scale": _scale(module.NETWORK, variant.config),
+                "scale": _sketch(module.__name__, name)[0],
                 "parameters": variant.parameters,
                 "budgets": _budgets(recipe, name),
                 **_weights(name),
@@ -79,9 +82,22 @@ def _budgets(recipe: str | None, variant: str) -> dict[str, int]:
     return {budget: home.recipe(variant, budget).steps for budget in home.BUDGETS}
 
 
-def _scale(network: Callable[[Config], Network], config: Config) -> int:
+@cache
+def _sketch(module: str, variant: str) -> tuple[int, Counter[str]]:
+    """Return a variant's scale and how many weights of which shape it has, in the form that is used."""
     with torch.device("meta"):  # nobody looks at the weights, and some are gigabytes
-        return network(config).contract.scale
+        network = _network(module, variant)
+    return network.contract.scale, forms(network.state_dict())
+
+
+def _shapes(systems: Iterable[dict[str, Any]]) -> str:
+    """Return the shapes of every variant's weights, a line each."""
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(_sketch(system['module'], name)[1], sort_keys=True)}"
+        for system in systems
+        for name in system["variants"]
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _weights(variant: str) -> dict[str, Any]:
@@ -137,7 +153,7 @@ def generated() -> dict[Path, str]:
         for system in systems
         if system["variants"]
     }
-    return {FILE: catalogue, PAGE: models_page.page(systems), **drawn}
+    return {FILE: catalogue, SHAPES: _shapes(systems), PAGE: models_page.page(systems), **drawn}
 
 
 def superfluous(texts: Iterable[Path]) -> list[Path]:

@@ -18,6 +18,8 @@ from relume.core.errors import UnknownNameError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FILE = PACKAGE / "catalogue.json"
+SHAPES = PACKAGE / "shapes.json"
+"""How many weights of which shape each variant has; tells what a file of no system comes near to."""
 WEIGHTS = PACKAGE / "weights"
 TRIALS = PACKAGE / "trials"
 """Short trainings whose weights are not shipped, `VARIANT.json` each: what they reached, and how."""

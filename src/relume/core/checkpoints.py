@@ -14,6 +14,7 @@ import pickle
 import re
 import struct
 import warnings
+from codecs import getincrementaldecoder
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ _WRAPPERS = (
 _MOST_HEADER = 1 << 22
 # In a hostile file a wrapper may hold itself.
 _MOST_WRAPPERS = 8
+_HEAD = 512
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net_g.", "generator.")
 
 
@@ -196,6 +198,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, error) from error
+    _refuse_other_kinds(path)
     refuse_bombs(path)
     try:
         with warnings.catch_warnings():
@@ -241,6 +244,31 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is empty (0 bytes); get it anew from where it came")
 
 
+def _refuse_other_kinds(path: Path) -> None:
+    """Refuse what PyTorch never wrote, which its reader would tell in words that mean nothing to a user.
+
+    Raises:
+        CheckpointError: it begins as no weights file does; a text is told as such, as downloads leave some.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar":
+        return
+    try:
+        # Not to its end, as the cut may go through a character.
+        text = getincrementaldecoder("utf-8")().decode(head).strip()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not all(char.isprintable() or char.isspace() for char in text):
+        raise CheckpointError(
+            f"{path} is no PyTorch weights file, by its first bytes; name a .pth or a .safetensors"
+        )
+    raise CheckpointError(
+        f"{path} is a text, not weights: it begins with {' '.join(text.split())[:60]!r}; "
+        "get the file anew, as a page or a note may have been saved in its place"
+    )
+
+
 def _check_header_size(path: Path) -> None:
     with path.open("rb") as file:
         claimed = int.from_bytes(file.read(8), "little")
@@ -263,6 +291,9 @@ def _first_sentence(error: Exception) -> str:
     wanted = re.search(r"GLOBAL (\S+)", text)
     if wanted:
         return f"it asks for {wanted[1]}"
+    if text.isdigit():
+        # Of a KeyError: the number under which PyTorch's reader has kept nothing.
+        return "it refers to a part that it does not hold"
     reason = text.split("Please file an issue")[0].rsplit("WeightsUnpickler error:", 1)[-1].strip()
     return reason.split(". ")[0][:160]
 

@@ -12,6 +12,8 @@ from relume.core.config import Config
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NUMBER = re.compile(r"\d+")
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -54,6 +56,47 @@ def renamed(key: str, renames: Iterable[tuple[str, Replacement]]) -> str:
     return key
 
 
+class _Renamed(dict[str, "Tensor"]):
+    """A state under our names; what it lacks is told by its authors' name, as far as that can be known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.authors: dict[str, str] = {}
+
+    def __missing__(self, name: str) -> Tensor:
+        raise KeyError(authors_name(name, self.authors))
+
+
+def authors_name(name: str, known: Mapping[str, str]) -> str:
+    """Return what a tensor is called in its authors' checkpoint, by what others are called there.
+
+    Args:
+        name: ours.
+        known: the authors' names by ours, of the tensors that are there.
+
+    Returns:
+        The authors' name; ours, where no other of its layer is there, and none that differs in numbers alone.
+    """
+    if name in known:
+        return known[name]
+    layer, _, part = name.rpartition(".")
+    for ours, theirs in known.items():
+        sibling, _, other = ours.rpartition(".")
+        if sibling == layer and theirs.endswith(f".{other}"):
+            return f"{theirs.removesuffix(other)}{part}"
+    for ours, theirs in known.items():
+        if _NUMBER.sub("#", ours) != _NUMBER.sub("#", name):
+            continue
+        # Some count from another number than we do.
+        numbers = [
+            int(their) + int(wanted) - int(our)
+            for their, wanted, our in zip(*map(_NUMBER.findall, (theirs, name, ours)), strict=False)
+        ]
+        if len(numbers) == len(_NUMBER.findall(theirs)) == len(_NUMBER.findall(ours)):
+            return "".join(map("".join, zip(_NUMBER.split(theirs), [*map(str, numbers), ""], strict=True)))
+    return name
+
+
 def renamed_state(
     state: Mapping[str, Tensor],
     renames: Iterable[tuple[str, Replacement]],
@@ -68,13 +111,18 @@ def renamed_state(
         renames: as for `renamed`.
         layers: layers whose names, without "weight" and "bias", are replaced as a whole instead.
         computed: is found in the names of what is computed anew and so is left out.
+
+    Returns:
+        The state; asked for what it lacks, it raises a KeyError with the authors' name.
     """
     renames, layers = tuple(renames), layers or {}
-    ours = {}
+    ours = _Renamed()
     for key, value in state.items():
         layer, _, kind = key.rpartition(".")
         if computed is None or not computed.search(key):
-            ours[f"{layers[layer]}.{kind}" if layer in layers else renamed(key, renames)] = value
+            name = f"{layers[layer]}.{kind}" if layer in layers else renamed(key, renames)
+            ours[name] = value
+            ours.authors[name] = key
     return ours
 
 

@@ -28,8 +28,11 @@ from relume.core.checkpoints import (
 from relume.core.config import Config
 from relume.core.errors import CheckpointError, UnknownNameError, nearest
 from relume.core.variants import Official, Variant
+from relume.models.recognition import BREAKING, likest_of, misfit, nature
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
+
+_ANEW = "get the file anew, or one whose network relume has"
 
 
 def model_file(system: System) -> ModuleType:
@@ -90,7 +93,7 @@ def load(name_or_path: str | Path) -> tuple[Network, Header]:
         return load_official(path)
     header, state = read_checkpoint(path)
     network = _build_from_header(path, header, state)
-    _fill(network, state, path)
+    _fill(network, state, path, system=header.model, file=state)
     return network.eval(), header
 
 
@@ -119,7 +122,8 @@ def load_official(path: Path, changes: Mapping[str, Any] | None = None) -> tuple
     name, official = recognise(state, path)
     config = official.config.override(changes or {}, where=f"settings of {name}")
     network = build(config, system=name, steps=official.steps)
-    _fill(network, official.state, path)
+    advice = f"change or leave out what is set ({', '.join(changes)}), or {_ANEW}" if changes else _ANEW
+    _fill(network, official.state, path, system=name, file=state, advice=advice)
     header = Header(
         model=name,
         variant=variant_of(name, config, official.steps),
@@ -137,21 +141,15 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
         CheckpointError: none or several fit.
     """
     fitting: list[tuple[str, Official]] = []
-    broken: CheckpointError | None = None
+    broken: dict[str, Exception] = {}
     # A safetensors file keeps the keys that wrappers gave it.
     state = unprefixed(state)
-    for name, system in systems().items():
-        if not system.variants:
-            continue
+    homes = {name: model_file(system) for name, system in systems().items() if system.variants}
+    for name, home in homes.items():
         try:
-            official = model_file(system).from_official(state)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            # It has this system's marks, and then something is missing or has another shape.
-            broken = CheckpointError(
-                f"{path} looks like a {name} but parts of it are missing or do not fit "
-                f"({type(error).__name__}: {str(error)[:120]}); get the file anew"
-            )
-            broken.__cause__ = error
+            official = home.from_official(state)
+        except BREAKING as error:
+            broken[name] = error
             continue
         if official is not None:
             fitting.append((name, official))
@@ -163,11 +161,9 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
             f"{path} fits several architectures ({names}); say which, with a relume checkpoint"
         )
     if broken:
-        raise broken
-    keys = ", ".join(list(state)[:3])
+        raise CheckpointError(f"{path} {likest_of(broken, state)}; {_ANEW}")
     raise CheckpointError(
-        f"{path} is of no architecture that relume knows (list them: relume methods); "
-        f"its keys begin with {keys[:120]}"
+        f"{path} is of no architecture that relume knows (list them: relume methods); {nature(state, homes)}"
     )
 
 
@@ -242,11 +238,18 @@ def _check_shapes(path: Path, claimed: Mapping[str, Tensor], state: Mapping[str,
         )
 
 
-def _fill(network: Network, state: Mapping[str, Tensor], path: Path) -> None:
+def _fill(
+    network: Network,
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    system: str,
+    file: Mapping[str, Tensor],
+    advice: str = _ANEW,
+) -> None:
+    """Load a state, under our names, into its network; `file` has the same tensors under the file's."""
     try:
         network.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} looks like a {type(network).__name__} but does not fit one: "
-            f"{' '.join(str(error).split()[:40])[:300]}"
-        ) from error
+        what = misfit(network.state_dict(), state, file)
+        raise CheckpointError(f"{path} looks like {system} but does not fit: {what}; {advice}") from error
