@@ -10,12 +10,15 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import relume
-from relume.core.catalogue import find_variant
+from relume.apps.cli import app
+from relume.core.catalogue import find_variant, variants
 from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
 from relume.core.pictures import Picture, write
 from relume.data.benchmarks import find_pairs
+from relume.insight import leaderboard
 from relume.measures.protocols import protocol
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
 from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig
@@ -147,6 +150,64 @@ def test_several_models_make_one_table_past_one_that_fails(desk):
     assert float(rows["tiny"]["set psnr"]) == pytest.approx(entry["psnr"], abs=1e-4)
     assert rows["tiny"]["parameters"] == str(sum(value.numel() for value in CFSR(TINY).parameters()))
     assert "tiny" in done.stdout
+
+
+@pytest.fixture
+def quickly(desk, monkeypatch):
+    """Runs the command in this process, and has cost told of an output of 128 × 72 pixels."""
+    monkeypatch.chdir(desk)
+    monkeypatch.setattr("relume.insight.leaderboard.OUTPUT", (72, 128))
+    return lambda *arguments: CliRunner().invoke(app, ["evaluate", *arguments])
+
+
+def test_every_model_that_comes_with_weights_makes_a_row_with_all_figures(desk, quickly):
+    (desk / "set" / "b.png").unlink()
+    done = quickly("--all", "--data", "set", "--plot")
+    assert done.exit_code == 0, done.output
+    with (desk / "evaluation" / "leaderboard-sr-y.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    shipped = {each.name for each in variants().values() if each.weights_path and each.scale > 1}
+    assert rows.keys() == shipped | {"bicubic"}
+    assert all(int(rows[name]["macs"]) > int(rows[name]["parameters"]) for name in shipped)
+    assert all(float(rows[name]["seconds"]) > 0 for name in shipped)
+
+
+def test_a_model_that_fails_unforeseen_costs_the_others_nothing(desk, quickly, monkeypatch):
+    shutil.copy(desk / "tiny.safetensors", desk / "other.safetensors")
+
+    def failing(run, low, *, device):
+        monkeypatch.setattr("relume.apps.evaluating.time_run", leaderboard.time_run)
+        raise IndexError("no such\nplace")
+
+    monkeypatch.setattr("relume.apps.evaluating.time_run", failing)
+    done = quickly("tiny.safetensors", "other.safetensors", "--data", "set")
+    assert done.exit_code == 1
+    with (desk / "evaluation" / "leaderboard-sr-y.csv").open() as file:
+        assert {row["model"] for row in csv.DictReader(file)} == {"other", "bicubic"}
+    assert (desk / "evaluation" / "leaderboard-sr-y.png").is_file()
+    *trace, last = done.stderr.strip().splitlines()
+    assert last == (
+        "error: tiny.safetensors: unexpected IndexError: no such place; this is a bug, please report it"
+    )
+    assert any("in failing" in line for line in trace)
+
+
+def test_a_model_that_cannot_be_counted_has_its_row(desk, quickly, monkeypatch):
+    shutil.copy(desk / "tiny.safetensors", desk / "other.safetensors")
+    count = leaderboard.count_macs
+
+    def counting(network, low):
+        monkeypatch.setattr("relume.apps.evaluating.count_macs", count)
+        raise leaderboard.UncountedError("multiply-accumulates cannot be counted: so")
+
+    monkeypatch.setattr("relume.apps.evaluating.count_macs", counting)
+    done = quickly("tiny.safetensors", "other.safetensors", "--data", "set")
+    assert done.exit_code == 0, done.output
+    with (desk / "evaluation" / "leaderboard-sr-y.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert rows["tiny"]["macs"] == "" != rows["tiny"]["seconds"]
+    assert rows["other"]["macs"] != ""
+    assert done.stderr == "note: tiny: multiply-accumulates cannot be counted: so\n"
 
 
 def test_a_name_that_scales_share_is_its_default_variant(desk):

@@ -11,6 +11,7 @@ from relume.core.catalogue import systems, variants
 from relume.core.checkpoints import Header, read_checkpoint, write_checkpoint
 from relume.infer.engines.base import Place
 from relume.infer.restorer import Restorer
+from relume.insight.leaderboard import count_macs
 from relume.models import zoo
 from relume.nn.network import Network, count_parameters
 from relume.nn.surgery import apply_steps
@@ -84,6 +85,15 @@ def test_gradients_reach_every_parameter(name):
     missed = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     cancelled = getattr(zoo.model_file(systems()[variants()[name].system]), "CANCELLED", ())
     assert [key for key in missed if not key.endswith(cancelled)] == []
+
+
+@every_form
+def test_multiply_accumulates_are_counted(name):
+    network = in_use(name)
+    scale, channels = network.contract.scale, network.contract.channels
+    low = torch.rand(1, channels, 24, 20)
+    # At least every weight of the plain convolutions over the input is used for each pixel.
+    assert count_macs(network, low) > low[0, 0].numel() * channels * scale
 
 
 @every_form

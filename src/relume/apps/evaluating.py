@@ -12,12 +12,13 @@ from relume.apps.face import load
 from relume.apps.settings import parse_degradation
 from relume.core.catalogue import variants
 from relume.core.errors import ConfigError, DataError, RelumeError
+from relume.core.figures import counted
 from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs
 from relume.data.degradations.base import DegradationConfig
 from relume.infer.restorer import Restorer
 from relume.insight.evaluate import Evaluation, Row, evaluate
-from relume.insight.leaderboard import Cost, Standing, count_macs, time_run
+from relume.insight.leaderboard import Cost, Standing, UncountedError, costed, count_macs, time_run
 from relume.measures.protocols import CUBE, SR_Y, Protocol
 from relume.models import zoo
 from relume.nn.network import count_parameters
@@ -124,7 +125,7 @@ def measured(name: str, way: Way) -> tuple[Restorer, Evaluation]:
     found = way.pairs(restorer.scale, cubes=contract.of_cubes)
     total = sum(len(pairs) for pairs in found)
     with progress_bar() as bar:
-        task = bar.add_task(f"{restorer.name}, {total} pictures", total=total)
+        task = bar.add_task(f"{restorer.name}, {counted(total, 'picture')}", total=total)
 
         def advance(row: Row, done: int, of: int | None) -> None:  # noqa: ARG001
             bar.update(task, completed=done, description=f"{row.set_name}/{row.name}")
@@ -159,6 +160,8 @@ def usual_protocol(names: Sequence[str]) -> Protocol:
 def standing(name: str, way: Way) -> Standing:
     """Measure a model's figures, and what an output of 1280 × 720 pixels costs.
 
+    That output is of the first set's first picture, continued mirrored: some spend more on one than another.
+
     Args:
         name: a variant or a weights file.
         way: on what and how.
@@ -168,16 +171,18 @@ def standing(name: str, way: Way) -> Standing:
     """
     restorer, result = measured(name, way)
     network, _ = zoo.load(name)
-    parameters, channels = count_parameters(network), network.contract.channels
+    parameters, contract = count_parameters(network), network.contract
     # Of the network alone, as papers count it: what the restorer does about a picture's colours is left out.
     engine, scale = restorer.engine, restorer.scale
-    expense = time_run(engine, channels=channels, scale=scale, device=engine.device)
-    macs = count_macs(network, channels=channels, scale=scale)
+    first = way.pairs(scale, cubes=contract.of_cubes)[0][0]
+    low = costed(first.low, channels=contract.channels, scale=scale)
+    expense = time_run(engine, low, device=engine.device)
+    try:
+        cost = Cost(macs=count_macs(network, low), expense=expense)
+    except UncountedError as error:
+        cost = Cost(macs=None, expense=expense, uncounted=str(error))
     called = restorer.name if name in variants() else Path(name).stem
-    return Standing(
-        name=called, scale=scale, parameters=parameters, cost=Cost(macs=macs, expense=expense),
-        means=result.means,
-    )  # fmt: skip
+    return Standing(name=called, scale=scale, parameters=parameters, cost=cost, means=result.means)
 
 
 def with_weights() -> list[str]:

@@ -87,6 +87,12 @@ def naming(setting: str) -> Iterator[None]:
         raise error.of(setting) from error
 
 
+def unexpected(error: Exception) -> str:
+    """Return what is said of an exception that no user can mend, where it must not stop other work."""
+    said = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {said}; this is a bug, please report it"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name most like `name`, or None when nothing comes close."""
     folded = {candidate.casefold(): candidate for candidate in known}

@@ -81,6 +81,11 @@ def in_words(values: Mapping[str, float]) -> str:
     return ", ".join(part for part in (first, *others) if part)
 
 
+def counted(count: int, thing: str) -> str:
+    """Return how many there are of a thing: "1 picture", "1,200 pictures"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def tried(variant: str, trained: Mapping[str, Any]) -> str:
     """Return what a short training was of: the variant, and how its network differed, if it did.
 

@@ -15,14 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from relume.core.errors import MissingDependencyError
+from relume.core.errors import MissingDependencyError, RelumeError
 from relume.core.expense import Expense, expense_of
+from relume.core.figures import counted
 from relume.core.files import whole, write_text
 from relume.core.tables import csv_text
 from relume.insight.evaluate import SetMean
+from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
+from relume.nn.padding import mirrored_to_least
 
 OUTPUT = (720, 1280)
 """Height and width of the output for which cost is told."""
@@ -38,12 +42,14 @@ class Cost:
     """What one output of 1280 × 720 pixels costs.
 
     Attributes:
-        macs: multiply-accumulates.
+        macs: multiply-accumulates; None where they cannot be counted.
         expense: time and memory of a run.
+        uncounted: why they cannot be counted.
     """
 
-    macs: int
+    macs: int | None
     expense: Expense
+    uncounted: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +71,39 @@ class Standing:
     means: tuple[SetMean, ...]
 
 
-def low_size(scale: int) -> tuple[int, int]:
-    """Return height and width of the input for which cost is told."""
-    height, width = OUTPUT
-    return height // scale, width // scale
+class UncountedError(RelumeError):
+    """A network's multiply-accumulates cannot be counted."""
 
 
-def count_macs(network: nn.Module, *, channels: int, scale: int) -> int:
-    """Count the multiply-accumulates of one output, as fvcore does, by which papers count.
+def costed(picture: Tensor, *, channels: int, scale: int) -> Tensor:
+    """Return the input for which cost is told: a picture continued mirrored, `1 C h w`.
+
+    Args:
+        picture: `c H W`, of any size.
+        channels: C, which are c, or one: then it is gray.
+        scale: s.
+    """
+    height, width = (side // scale for side in OUTPUT)
+    if channels == 1:
+        picture = picture.mean(0, keepdim=True)
+    return mirrored_to_least(picture[None], max(height, width))[..., :height, :width].contiguous()
+
+
+def count_macs(network: nn.Module, low: Tensor) -> int:
+    """Count the multiply-accumulates of one run, as fvcore does, by which papers count.
 
     That is those of convolutions and matrix products, and 5 for each value that a norm over channels gives.
-    Nothing is computed: the network loses its values. It must take any picture size.
+    Nothing is computed, and the network loses its values; but where its contract says that it spends more on
+    one picture than on another (`effort`), it is run on this one, and that is counted.
+
+    Args:
+        network: as it is used; it must take any picture size.
+        low: its input, `1 C h w`.
+
+    Raises:
+        UncountedError: what it does cannot be followed without computing it.
     """
-    low = torch.empty(1, channels, *low_size(scale), device="meta")
+    by_picture = isinstance(network, Network) and network.contract.effort
     normed = 0
 
     def count(module: nn.Module, taken: tuple[Tensor, ...], given: Tensor) -> None:  # noqa: ARG001
@@ -90,24 +116,29 @@ def count_macs(network: nn.Module, *, channels: int, scale: int) -> int:
         if isinstance(module, (nn.LayerNorm, LayerNorm2d))
     ]
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network.to("meta")(low)
+        # Of attention, the counter knows the products alone, not the CPU's kernel that does all at once.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            if by_picture:
+                network(low)
+            else:
+                network.to("meta")(low.to("meta"))
+    except (NotImplementedError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise UncountedError(f"multiply-accumulates cannot be counted: {said[:200]}") from error
     finally:
         for handle in handles:
             handle.remove()
     return counter.get_total_flops() // 2 + normed
 
 
-def time_run(run: Callable[[Tensor], Tensor], *, channels: int, scale: int, device: str) -> Expense:
+def time_run(run: Callable[[Tensor], Tensor], low: Tensor, *, device: str) -> Expense:
     """Run once small and then on the whole, and measure that.
 
     Args:
         run: maps `1 C h w` to `1 C sh sw`.
-        channels: C.
-        scale: s.
+        low: the input.
         device: where it runs.
     """
-    low = torch.rand(1, channels, *low_size(scale), generator=torch.Generator().manual_seed(0))
     run(low[..., :32, :32])
     return expense_of(lambda: run(low), device=device)[1]
 
@@ -165,7 +196,8 @@ def cells(standings: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
     for each in ranked(standings):
         cost = each.cost
         line = [f"x{each.scale}", each.name, f"{each.parameters:,}" if cost else "-"]
-        line += [f"{cost.macs / 1e9:.1f} G", f"{cost.expense.seconds:.2f}"] if cost else ["-", "-"]
+        line.append(f"{cost.macs / 1e9:.1f} G" if cost and cost.macs is not None else "-")
+        line.append(f"{cost.expense.seconds:.2f}" if cost else "-")
         memory = cost.expense.memory if cost else None
         line.append("-" if memory is None else f"{memory / 2**20:.0f} MiB")
         for mean in each.means:
@@ -264,9 +296,16 @@ def draw_plot(standings: Sequence[Standing], path: Path) -> None:
 
 def facts(standings: Sequence[Standing], conditions: Mapping[str, str]) -> list[str]:
     """Return notes on how a table came about, one a line of Markdown."""
-    sets = ", ".join(f"{mean.set_name} ({mean.pictures} pictures)" for mean in standings[0].means)
+    sets = ", ".join(f"{mean.set_name} ({counted(mean.pictures, 'picture')})" for mean in standings[0].means)
     return [
-        f"Sets: {sets}. Cost: of one output of {OUTPUT[1]} × {OUTPUT[0]} pixels.",
+        f"Sets: {sets}. Cost: of one output of {OUTPUT[1]} × {OUTPUT[0]} pixels, of the first set's first "
+        "picture continued mirrored.",
         "",
         *(f"- {name}: {value}" for name, value in conditions.items()),
+        *(f"- {line}" for line in uncounted(standings)),
     ]
+
+
+def uncounted(standings: Sequence[Standing]) -> list[str]:
+    """Return a line for each model whose multiply-accumulates are not told, with the reason."""
+    return [f"{each.name}: {each.cost.uncounted}" for each in standings if each.cost and each.cost.uncounted]

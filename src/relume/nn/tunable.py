@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -111,7 +112,9 @@ class TunableLayer(nn.Module):
 
     def mixed(self, basis: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Mix `1 K …` to `B …`; in full precision even where the network computes in less."""
-        with torch.autocast(basis.device.type, enabled=False):
+        # On the device "meta", where a run is only counted, nothing can be computed in less.
+        full = nullcontext() if basis.is_meta else torch.autocast(basis.device.type, enabled=False)
+        with full:
             return torch.einsum("bk,k...->b...", self.shares(parameters).to(basis.dtype), basis[0])
 
 

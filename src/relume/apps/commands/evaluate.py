@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from relume.apps.console import out, printable, say, say_error
-from relume.core.errors import RelumeError
+from relume.apps.console import err, out, printable, say, say_error, say_note
+from relume.core.errors import RelumeError, unexpected
 
 if TYPE_CHECKING:
     from relume.apps.evaluating import Way
@@ -123,12 +125,15 @@ def _compare(names: list[str], way: Way, output: Path, *, plot: bool) -> None:
     from relume.apps.evaluating import conditions, standing
     from relume.insight import leaderboard
 
-    standings, failures = [], []
+    standings, failures, trace = [], [], ""
     for name in names:
         try:
             standings.append(standing(name, way))
         except RelumeError as error:
             failures.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - one model never costs the others their rows
+            failures.append(f"{name}: {unexpected(error)}")
+            trace = trace or "".join(traceback.format_exception(error))
     if standings:
         stem = f"leaderboard-{way.protocol.name}{way.suffix}"
         output.mkdir(exist_ok=True)
@@ -149,6 +154,10 @@ def _compare(names: list[str], way: Way, output: Path, *, plot: bool) -> None:
             table.add_row(*map(printable, line))
         out.print(table)
         say(f"written: {' and '.join(written)}")
+    for reason in leaderboard.uncounted(standings):
+        say_note(reason)
+    if trace:
+        err.print(Text(trace))
     for failure in failures:
         say_error(failure)
     if failures:

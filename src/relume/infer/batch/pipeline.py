@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from relume.core.errors import RelumeError
+from relume.core.errors import RelumeError, unexpected
 from relume.infer.batch.database import ManifestError
 from relume.infer.batch.lanes import Lanes, Widths
 from relume.infer.batch.manifest import Manifest
@@ -217,8 +217,7 @@ def ending(error: Exception, job: Job, hidden: Path | None, *, seconds: float) -
     if isinstance(error, RelumeError):
         line = str(error)
     else:
-        said = " ".join(str(error).split())
-        line = f"{job.source}: unexpected {type(error).__name__}: {said}; this is a bug, please report it"
+        line = f"{job.source}: {unexpected(error)}"
         trace = "".join(traceback.format_exception(error))
     if hidden is not None:
         line = line.replace(str(hidden), str(job.target))

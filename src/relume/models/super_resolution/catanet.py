@@ -187,7 +187,8 @@ class TokenAggregation(nn.Module):
 
     def _centres(self, tokens: Tensor) -> Tensor:
         """Return the centres, `M N`; in training they move, and what is stored follows."""
-        if torch.compiler.is_compiling():
+        # What a compiler follows, or what is only counted, has no values to ask for.
+        if torch.compiler.is_compiling() or self.started.is_meta:
             centres = torch.where(self.started, self.centres, means_of_runs(tokens, len(self.centres)))
         elif self.started:
             centres = self.centres
