@@ -17,6 +17,9 @@ real pictures, enlarging by nearest neighbours and convolutions in place of sub-
 
 Departs from the paper and its code:
 - Trains without stochastic depth (authors: 0.1 in training; none in use).
+- Which factor the centred input is taken times, no checkpoint shows: it is 255 in the authors' test
+  (`main_test_swinir.py`) for JPEG's traces, and 1 for all else. Of theirs, those for JPEG alone have windows
+  of 7 pixels and keep the size, and are told by that.
 - Windows are always shifted in every second layer; the authors' code leaves that out where its setting
   `img_size` is no larger than a window.
 - `attention` "plain" is the form that DCPT's code trains (arXiv:2501.15510): no bias of relative places, and
@@ -275,6 +278,7 @@ VARIANTS = {
         ("swinir-denoise", _SAME, 11_504_163),
         ("swinir-denoise-gray", {**_SAME, "channels": 1}, 11_497_681),
         ("swinir-jpeg", _JPEG, 11_492_067),
+        ("swinir-jpeg-gray", {**_JPEG, "channels": 1}, 11_485_585),
         ("swinir-plain", {**_SAME, "attention": "plain"}, 11_455_563),
     )
 }
@@ -314,8 +318,9 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """Recognise an authors' checkpoint for any of the tasks, or one of DCPT's code.
 
     Returns:
-        Our config, state and steps, or None where the keys are not SwinIR's. `image_range` is taken to be 1;
-        without tables of relative places, windows to be 8 wide and heads six or the next fewer that fit.
+        Our config, state and steps, or None where the keys are not SwinIR's. `image_range` is taken to be the
+        authors' 255 where windows of 7 pixels keep the size, as for JPEG's traces, and 1 elsewhere; without
+        tables of relative places, windows to be 8 wide and heads six or the next fewer that fit.
     """
     first = "residual_group.blocks.0.attn.qkv.weight"
     if f"layers.0.{first}" not in state and f"encode_layers.0.{first}" not in state:
@@ -372,6 +377,8 @@ def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinI
         known |= {"reconstruction": "direct", "scale": scale}
     else:
         known |= {"reconstruction": "residual", "scale": 1}
+        if known.get("window") == _JPEG["window"]:
+            known["image_range"] = _JPEG["image_range"]
     if known["reconstruction"] == "nearest":
         known["features"] = state["conv_before_upsample.0.weight"].shape[0]
     values = {
