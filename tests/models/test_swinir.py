@@ -75,6 +75,34 @@ def test_other_windows_that_keep_the_size_take_the_pictures_as_they_are(window):
     assert from_official(authors_names(SwinIR(config))).config.image_range == 1
 
 
+@pytest.mark.parametrize("changes", [{"qkv_bias": False}, {"first_norm": False}])
+@pytest.mark.parametrize("name", ["swinir-x2", "swinir-light-x2", "swinir-real-x4", "swinir-jpeg"])
+@torch.no_grad()
+def test_what_its_authors_settings_leave_out_is_left_out(name, changes):
+    torch.manual_seed(0)
+    update = {**changes, "features": 64, "window": VARIANTS[name].config.window}
+    network = SwinIR(tiny(VARIANTS[name].config).model_copy(update=update)).eval()
+    check_read(from_official(authors_names(network)), network)
+    # Where it is nothing, a network with all of it gives the same.
+    whole = SwinIR(network.config.model_copy(update=dict.fromkeys(changes, True))).eval()
+    left = whole.load_state_dict(network.state_dict(), strict=False).missing_keys
+    assert left
+    assert all(re.search(r"qkv\.bias|first_norm", key) for key in left)
+    low = torch.rand(1, 3, 9, 8)
+    assert torch.equal(whole(low), network(low)) == ("qkv_bias" in changes)
+
+
+@torch.no_grad()
+def test_without_its_first_norm_features_go_into_the_blocks_as_they_are():
+    torch.manual_seed(0)
+    network = SwinIR(tiny(VARIANTS["swinir-light-x2"].config).model_copy(update={"first_norm": False})).eval()
+    seen = []
+    network.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    low = torch.rand(1, 3, 8, 8)
+    network(low)
+    assert torch.equal(seen[0], network.shallow(low - network.mean))
+
+
 def test_relatives_are_not_taken_for_it():
     state = authors_names(SwinIR(tiny(VARIANTS["swinir-light-x2"].config)))
     assert from_official({**state, "layers.0.residual_group.blocks.0.conv_block.cab.0.weight": 0}) is None
