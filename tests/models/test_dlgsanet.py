@@ -14,10 +14,12 @@ from relume.models.super_resolution.dlgsanet import (
     DLGSANetConfig,
     DynamicConv,
     GlobalAttention,
+    PlainFeedForward,
     from_official,
     tiny,
 )
 from relume.nn.local_windows import over_windows
+from relume.nn.restormer import attend_channels
 
 
 def authors_names(network):
@@ -26,7 +28,10 @@ def authors_names(network):
     norms = config.outer_norms
     renames = (
         (r"^shallow\.", "overlap_embed.0.proj."),
-        (r"^reconstruct\.", "upsample.0."),
+        (r"^reconstruct\.narrow\.", "conv_before_upsample.0."),
+        (r"^reconstruct\.steps\.(\d)\.", lambda match: f"upsample.{2 * int(match[1])}."),
+        (r"^reconstruct\.last\.", "conv_last."),
+        (r"^reconstruct\.", "conv_last." if config.scale == 1 else "upsample.0."),
         (r"^fuse\.", f"deep_feature_extraction.{config.groups + 2 * norms}."),
         (r"^first_norm\.", "deep_feature_extraction.0.body."),
         (r"^norm\.", f"deep_feature_extraction.{config.groups + 1}.body."),
@@ -69,6 +74,11 @@ FORMS = {
     "several": {"groups": 2, "blocks": 2},
     "norms": {"outer_norms": True, "groups": 2},
     "plain": {"local_feed_forward": "plain", "global_feed_forward": "plain", "global_ratio": 1.5},
+    **{
+        f"shuffle x{scale}": {"reconstruction": "shuffle", "scale": scale, "features": 6}
+        for scale in (1, 2, 3, 4, 8)
+    },
+    "one size": {"scale": 1, "channels": 1},
     "one kind": {"pattern": "idynamic", "blocks": 2, "heads": 6},
     "other kind": {
         "pattern": "restormer", "global_ratio": 2.5, "outer_norms": True, "kernel_size": 7,
@@ -80,7 +90,9 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_authors_checkpoints_are_recognised_with_their_settings(form):
     variant = VARIANTS.get(form, VARIANTS["dlgsanet-light-x4"]).config
-    config = variant if form in VARIANTS else tiny(variant).model_copy(update={**FORMS[form], "window": 48})
+    window = {"x2": 96, "x3": 72}.get(form[-2:], 48)
+    small = tiny(variant).model_copy(update={"window": window, **FORMS[form]})
+    config = variant if form in VARIANTS else small
     with torch.device("meta" if form in VARIANTS else "cpu"):
         network = DLGSANet(config)
     check_read(from_official(authors_names(network)), network)
@@ -90,6 +102,7 @@ def test_relatives_are_not_taken_for_it():
     state = authors_names(DLGSANet(tiny(VARIANTS["dlgsanet-x2"].config)))
     assert from_official(without(state, "body")) is None
     assert from_official({"overlap_embed.0.proj.weight": torch.zeros(8, 3, 3, 3)}) is None
+    assert from_official(without(state, "upsample")) is None
 
 
 @torch.no_grad()
@@ -136,6 +149,46 @@ def test_attention_takes_the_whole_patch_in_training_and_windows_in_use():
     always = GlobalAttention(config.model_copy(update={"windowed": False})).eval()
     always.load_state_dict(layer.state_dict())
     assert torch.equal(always(low), whole)
+
+
+@torch.no_grad()
+def test_likeness_between_channels_passes_the_activation_that_is_set():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 4, 3, 5).double().unbind()
+    rows = [F.normalize(part.flatten(2), dim=-1) for part in (query, key)]
+    likeness = rows[0] @ rows[1].transpose(-2, -1) * 2
+    for name, function in (("relu", torch.relu), ("gelu", F.gelu), ("sigmoid", torch.sigmoid)):
+        wanted = (function(likeness) @ value.flatten(2)).unflatten(2, (3, 5))
+        temperature = torch.full((1, 1, 1), 2.0).double()
+        found = attend_channels(query, key, value, temperature, similarity=name)
+        assert (found - wanted).abs().max() <= 1e-12
+        config = tiny(VARIANTS["dlgsanet-x2"].config).model_copy(update={"activation": name})
+        assert GlobalAttention(config).similarity == name
+        assert GlobalAttention(config.model_copy(update={"pattern": "edge"})).similarity == "softmax"
+
+
+@torch.no_grad()
+def test_a_plain_feed_forward_network_is_two_convolutions_about_a_gelu():
+    torch.manual_seed(0)
+    layer = PlainFeedForward(4, ratio=1.5).double()
+    x = torch.randn(1, 4, 3, 5).double()
+    hidden = (
+        torch.einsum("oi,bihw->bohw", layer.expand.weight[:, :, 0, 0], x) + layer.expand.bias[:, None, None]
+    )
+    bent = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+    wanted = torch.einsum("oi,bihw->bohw", layer.project.weight[:, :, 0, 0], bent)
+    assert (layer(x) - wanted - layer.project.bias[:, None, None]).abs().max() <= 1e-12
+
+
+@torch.no_grad()
+def test_a_shuffle_goes_on_from_another_scale_but_for_its_steps():
+    torch.manual_seed(0)
+    settings = {"reconstruction": "shuffle", "features": 6}
+    source, target = (
+        DLGSANet(tiny(VARIANTS[f"dlgsanet-x{scale}"].config).model_copy(update=settings)) for scale in (2, 4)
+    )
+    assert target.start_from(source) == ["reconstruct.steps.1.weight", "reconstruct.steps.1.bias"]
+    assert target(torch.rand(1, 3, 3, 5)).shape == (1, 3, 12, 20)
 
 
 @torch.no_grad()

@@ -54,11 +54,40 @@ def test_the_authors_checkpoint_of_every_variant_is_recognised(name):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"connection": "identity", "heads": (4,)}, {"scale": 8, "channels": 1, "ratio": 1.5}, {"overlap": 2}],
+    [
+        {"connection": "identity", "heads": (4,)},
+        {"scale": 8, "channels": 1, "ratio": 1.5},
+        {"overlap": 2},
+        {"qkv_bias": False},
+        {"first_norm": False},
+    ],
 )
 def test_other_settings_and_values_come_back(changes):
     network = HAT(tiny(VARIANTS["hat-x3"].config).model_copy(update=changes))
     check_read(from_official(authors_state(network)), network)
+
+
+@torch.no_grad()
+def test_without_biases_it_is_as_with_biases_of_nothing():
+    torch.manual_seed(0)
+    network = HAT(tiny(VARIANTS["hat-x2"].config).model_copy(update={"qkv_bias": False})).eval()
+    whole = HAT(tiny(VARIANTS["hat-x2"].config)).eval()
+    left = whole.load_state_dict(network.state_dict(), strict=False).missing_keys
+    assert len(left) == 3
+    assert all(key.endswith("attention.qkv.bias") for key in left)
+    low = torch.rand(1, 3, 9, 8)
+    assert torch.equal(whole(low), network(low))
+
+
+@torch.no_grad()
+def test_without_its_first_norm_features_go_into_the_groups_as_they_are():
+    torch.manual_seed(0)
+    network = HAT(tiny(VARIANTS["hat-x2"].config).model_copy(update={"first_norm": False})).eval()
+    seen = []
+    network.groups[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    low = torch.rand(1, 3, 8, 8)
+    network(low)
+    assert torch.allclose(seen[0], network.shallow(low - network.mean), atol=1e-6)
 
 
 def test_the_authors_own_list_of_keys_is_read():

@@ -86,11 +86,25 @@ def test_the_authors_checkpoint_of_every_variant_is_recognised(name):
         {"connection": "3conv", "heads": (4,), "scale": 1},
         {"depths": (1, 2), "heads": (2, 6), "channels": 1, "scale": 8},
         {"sides": (8, 2), "reduced": 0.25, "ratio": 1.5},
+        {"qkv_bias": False},
     ],
 )
 def test_other_settings_and_values_come_back(changes):
     network = RGT(tiny(VARIANTS["rgt-x3"].config).model_copy(update=changes))
     check_read(from_official(authors_state(network)), network)
+
+
+@torch.no_grad()
+def test_without_biases_it_is_as_with_biases_of_nothing():
+    torch.manual_seed(0)
+    network = RGT(tiny(VARIANTS["rgt-x2"].config).model_copy(update={"qkv_bias": False})).eval()
+    whole = RGT(tiny(VARIANTS["rgt-x2"].config)).eval()
+    left = whole.load_state_dict(network.state_dict(), strict=False).missing_keys
+    assert {key.rpartition("attention.")[2] for key in left} == {
+        "qkv.bias", "query.bias", "key.bias", "value.bias"
+    }  # fmt: skip
+    low = torch.rand(1, 3, 16, 17)
+    assert torch.equal(whole(low), network(low))
 
 
 def test_the_authors_own_list_of_keys_is_what_is_written_back():

@@ -7,6 +7,7 @@ import torch
 from official import check_read
 from pydantic import ValidationError
 
+from relume.models import zoo
 from relume.models.super_resolution.swinir import VARIANTS, SwinIR, SwinIRConfig, from_official, tiny
 
 
@@ -48,11 +49,58 @@ def authors_names(network):
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "swinir-plain"])
 def test_the_authors_checkpoints_of_every_task_are_recognised(name):
-    config = tiny(VARIANTS[name].config).model_copy(update={"depths": (2, 1), "heads": (2, 4)})
+    window = VARIANTS[name].config.window
+    config = tiny(VARIANTS[name].config).model_copy(
+        update={"depths": (2, 1), "heads": (2, 4), "window": window}
+    )
     network = SwinIR(config)
     shown = {} if config.reconstruction in ("shuffle", "nearest") else {"features": SwinIRConfig().features}
-    read = config.model_copy(update={"image_range": 1.0, **shown})
-    check_read(from_official(authors_names(network)), network, config=read)
+    check_read(from_official(authors_names(network)), network, config=config.model_copy(update=shown))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("swinir-jpeg")])
+def test_the_authors_files_for_jpeg_are_these_variants(name):
+    """Which have 255 as the factor on the input, and say so by their windows of 7 pixels alone."""
+    with torch.device("meta"):  # numbers that nobody looks at
+        network = SwinIR(VARIANTS[name].config)
+    found = from_official(authors_names(network))
+    assert found.config == VARIANTS[name].config
+    assert found.config.image_range == 255
+    assert zoo.variant_of("swinir", found.config) == name
+
+
+@pytest.mark.parametrize("window", [6, 8])
+def test_other_windows_that_keep_the_size_take_the_pictures_as_they_are(window):
+    config = tiny(VARIANTS["swinir-denoise"].config).model_copy(update={"window": window})
+    assert from_official(authors_names(SwinIR(config))).config.image_range == 1
+
+
+@pytest.mark.parametrize("changes", [{"qkv_bias": False}, {"first_norm": False}])
+@pytest.mark.parametrize("name", ["swinir-x2", "swinir-light-x2", "swinir-real-x4", "swinir-jpeg"])
+@torch.no_grad()
+def test_what_its_authors_settings_leave_out_is_left_out(name, changes):
+    torch.manual_seed(0)
+    update = {**changes, "features": 64, "window": VARIANTS[name].config.window}
+    network = SwinIR(tiny(VARIANTS[name].config).model_copy(update=update)).eval()
+    check_read(from_official(authors_names(network)), network)
+    # Where it is nothing, a network with all of it gives the same.
+    whole = SwinIR(network.config.model_copy(update=dict.fromkeys(changes, True))).eval()
+    left = whole.load_state_dict(network.state_dict(), strict=False).missing_keys
+    assert left
+    assert all(re.search(r"qkv\.bias|first_norm", key) for key in left)
+    low = torch.rand(1, 3, 9, 8)
+    assert torch.equal(whole(low), network(low)) == ("qkv_bias" in changes)
+
+
+@torch.no_grad()
+def test_without_its_first_norm_features_go_into_the_blocks_as_they_are():
+    torch.manual_seed(0)
+    network = SwinIR(tiny(VARIANTS["swinir-light-x2"].config).model_copy(update={"first_norm": False})).eval()
+    seen = []
+    network.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    low = torch.rand(1, 3, 8, 8)
+    network(low)
+    assert torch.equal(seen[0], network.shallow(low - network.mean))
 
 
 def test_relatives_are_not_taken_for_it():

@@ -22,12 +22,13 @@ class OverlappingAttention(nn.Module):
         heads: h; C must be a multiple.
         side: w.
         overlap: o, pixels.
+        qkv_bias: whether queries, keys and values have a bias.
     """
 
-    def __init__(self, width: int, heads: int, side: int, *, overlap: int) -> None:
+    def __init__(self, width: int, heads: int, side: int, *, overlap: int, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = linear(width, 3 * width)
+        self.qkv = linear(width, 3 * width, bias=qkv_bias)
         self.project = linear(width, width)
         self.bias_table = nn.Parameter(torch.zeros((2 * (side + overlap) - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias_table, std=0.02)

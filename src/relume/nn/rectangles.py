@@ -101,12 +101,13 @@ class RectangleAttention(nn.Module):
         width: C.
         heads: of both halves together, 2h.
         sides: height and width of a lying window.
+        qkv_bias: whether queries, keys and values have a bias.
     """
 
-    def __init__(self, width: int, heads: int, sides: tuple[int, int]) -> None:
+    def __init__(self, width: int, heads: int, sides: tuple[int, int], *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads // 2
-        self.qkv = linear(width, 3 * width)
+        self.qkv = linear(width, 3 * width, bias=qkv_bias)
         self.places = nn.ModuleList(
             # The authors' width: a quarter of a quarter of the half's.
             PlaceBias(width // 2 // 4 // 4, heads // 2, side)

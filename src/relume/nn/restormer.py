@@ -23,7 +23,7 @@ from relume.nn.norms import LayerNorm2d
 from relume.nn.pixelwise import PixelConv2d
 
 Norm = Literal["with-bias", "bias-free"]
-Similarity = Literal["softmax", "relu"]
+Similarity = Literal["softmax", "relu", "gelu", "sigmoid"]
 
 
 class VarianceNorm2d(nn.Module):
@@ -81,7 +81,15 @@ def attend_channels(
     # Of the two, only one is made anew whole; not neither, as sums over all pixels might be too large.
     lengths = key.norm(dim=-1).clamp_min(1e-12)[:, :, None]  # B A 1 N/A
     likeness = F.normalize(query, dim=-1) @ key.transpose(-2, -1) / lengths * temperature  # B A N/A N/A
-    attention = likeness.softmax(-1) if similarity == "softmax" else F.relu(likeness)
+    match similarity:
+        case "softmax":
+            attention = likeness.softmax(-1)
+        case "relu":
+            attention = F.relu(likeness)
+        case "gelu":
+            attention = F.gelu(likeness)
+        case "sigmoid":
+            attention = likeness.sigmoid()
     return (attention @ value).flatten(1, 2).unflatten(2, size)
 
 

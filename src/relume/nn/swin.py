@@ -269,12 +269,15 @@ class WindowAttention(nn.Module):
         heads: h; C must be a multiple.
         side: w.
         positions: whether each head learns a bias for each relative place; else the order of pixels is lost.
+        qkv_bias: whether queries, keys and values have a bias.
     """
 
-    def __init__(self, width: int, heads: int, side: int, *, positions: bool = True) -> None:
+    def __init__(
+        self, width: int, heads: int, side: int, *, positions: bool = True, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = linear(width, 3 * width)
+        self.qkv = linear(width, 3 * width, bias=qkv_bias)
         self.project = linear(width, width)
         self.bias_table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads)) if positions else None
         if self.bias_table is not None:
@@ -291,11 +294,12 @@ class WindowAttention(nn.Module):
         return projected
 
 
-def linear(width: int, to: int) -> PixelLinear:
+def linear(width: int, to: int, *, bias: bool = True) -> PixelLinear:
     """Return a linear layer that starts as these networks' do."""
-    layer = PixelLinear(width, to)
+    layer = PixelLinear(width, to, bias=bias)
     nn.init.trunc_normal_(layer.weight, std=0.02)
-    nn.init.zeros_(layer.bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -334,12 +338,22 @@ class SwinLayer(nn.Module):
         side: w.
         ratio: hidden width of the feed-forward network over C.
         positions: see `WindowAttention`.
+        qkv_bias: likewise.
     """
 
-    def __init__(self, width: int, heads: int, side: int, *, ratio: float, positions: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        side: int,
+        *,
+        ratio: float,
+        positions: bool = True,
+        qkv_bias: bool = True,
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = WindowAttention(width, heads, side, positions=positions)
+        self.attention = WindowAttention(width, heads, side, positions=positions, qkv_bias=qkv_bias)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, ratio=ratio)
 

@@ -85,6 +85,7 @@ _DAMAGES: dict[str, DegradationConfig] = {
     "swinir-denoise": NoiseConfig(level=(25, 25)),
     "swinir-denoise-gray": NoiseConfig(level=(25, 25)),
     "swinir-jpeg": JpegConfig(quality=(40, 40)),
+    "swinir-jpeg-gray": JpegConfig(quality=(40, 40)),
     "swinir-plain": OneOfConfig(),
 }
 

@@ -13,6 +13,8 @@ Departs from the paper:
   authors' checkpoints (`mean_shift` "convolution") and a constant in those of
   later comparisons, PCSR among them ("constant"), which also put batch norms
   into the fusions (the variant "carn-m-bn-x4").
+- The authors' code groups the upsampler's convolutions alone where CARN itself is given groups
+  (`upsampler_groups`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from relume.core.card import Card, Task, claims_of
@@ -73,6 +75,7 @@ class CARNConfig(Config):
         scale: s.
         scales: which scales there are upsamplers for.
         body: the trunk.
+        upsampler_groups: of the upsamplers' convolutions ("group"); None: as many as the trunk has.
         mean_shift: how the mean colour is subtracted and added, see the file's head.
         mean: mean colour where it is constant.
     """
@@ -80,6 +83,7 @@ class CARNConfig(Config):
     scale: Scale = 4
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (2, 3, 4)
     body: CARNBodyConfig = CARNBodyConfig()
+    upsampler_groups: PositiveInt | None = None
     mean_shift: Literal["convolution", "constant"] = "convolution"
     mean: tuple[float, float, float] = RGB_MEAN
 
@@ -89,17 +93,22 @@ class CARNConfig(Config):
             raise ValueError(f"there is no upsampler for scale {self.scale}, only for {self.scales}")
         if self.body.channels != len(self.mean):
             raise ValueError(f"pictures must have {len(self.mean)} channels, got {self.body.channels}")
+        if self.upsampler_groups and self.body.width % self.upsampler_groups:
+            raise ValueError(
+                f"width {self.body.width} must be a multiple of upsampler_groups {self.upsampler_groups}"
+            )
         return self
 
 
 class Upsampler(nn.Sequential):
     """A grouped 3×3 convolution, a ReLU and a pixel shuffle; for x4 twice, by 2 each time."""
 
-    def __init__(self, scale: int, config: CARNBodyConfig) -> None:
+    def __init__(self, scale: int, config: CARNConfig) -> None:
         layers: list[nn.Module] = []
+        width, groups = config.body.width, config.upsampler_groups or config.body.groups
         for factor in (2, 2) if scale == 4 else (scale,):
             layers += [
-                nn.Conv2d(config.width, config.width * factor**2, 3, padding=1, groups=config.groups),
+                nn.Conv2d(width, width * factor**2, 3, padding=1, groups=groups),
                 nn.ReLU(),
                 nn.PixelShuffle(factor),
             ]
@@ -138,9 +147,7 @@ class CARN(Network):
         shift = MeanShift if config.mean_shift == "convolution" else Constant
         self.centre = shift(config.mean, sign=-1)
         self.body = config.body.build()
-        self.upsamplers = nn.ModuleDict(
-            {f"x{scale}": Upsampler(scale, config.body) for scale in config.scales}
-        )
+        self.upsamplers = nn.ModuleDict({f"x{scale}": Upsampler(scale, config) for scale in config.scales})
         self.exit = nn.Conv2d(config.body.width, config.body.channels, 3, padding=1)
         self.restore = shift(config.mean, sign=1)
 
@@ -202,10 +209,12 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
             name = re.sub(rf"^upsample\.{theirs}\.body\.", f"upsamplers.x{scale}.", name)
         if name != key or name.startswith("exit."):
             ours[name] = value
+    groups = body.width // state[f"upsample.{next(iter(scales))}.body.0.weight"].shape[1]
     config = CARNConfig(
         scale=max(scales.values()),
         scales=tuple(scales.values()),
         body=body,
+        upsampler_groups=None if groups == body.groups else groups,
         mean_shift="convolution" if "sub_mean.shifter.weight" in state else "constant",
     )
     return Official(config, ours)

@@ -20,6 +20,10 @@ Departs from the paper and its code:
   x2, x3, x4.
 - `pattern` names the authors' ablations as well: "edge" has softmax in place of the ReLU, "idynamic" and
   "restormer" have one of the two layers only. All but "sparseedge" have windows of 48, whatever is set.
+- `activation` does so, too: "gelu" and "sigmoid" stand in place of the ReLU of "sparseedge". A checkpoint
+  shows neither it nor "edge".
+- The authors' code has other reconstructions than the paper's: "shuffle" through `features` channels, and for
+  pictures that keep their size one convolution, which is "direct" at scale 1.
 - The kernels of all pixels are never laid out beside copies of their neighbourhoods: products are summed one
   place of the kernel after another, which the authors leave to a CUDA kernel of their own.
 """
@@ -28,7 +32,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -44,7 +48,7 @@ from relume.nn.local_windows import over_windows
 from relume.nn.network import Network
 from relume.nn.norms import LayerNorm2d
 from relume.nn.restormer import Attention, FeedForward, ratio_of
-from relume.nn.upsample import respread_subpixels
+from relume.nn.upsample import SubPixels, official_subpixels, respread_subpixels
 
 _SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 # The paper's figures as the authors' page repeats them beside those of the weights that they trained anew.
@@ -118,7 +122,10 @@ class DLGSANetConfig(Config):
         global_ratio: likewise after attention between channels.
         windowed: whether attention between channels runs in windows, in use ("tlc_flag").
         window: longest side of these windows, pixels ("tlc_kernel").
+        activation: of the likeness between channels, where the pattern is "sparseedge".
         outer_norms: whether norms stand before the first group and after the last ("body_norm").
+        reconstruction: "direct" by one convolution, or "shuffle", see the file's head ("upsampler").
+        features: channels before the last convolution of "shuffle".
         image_range: factor on the centred input ("img_range").
     """
 
@@ -137,7 +144,10 @@ class DLGSANetConfig(Config):
     global_ratio: PositiveFloat = 2.0
     windowed: bool = True
     window: PositiveInt = 48
+    activation: Literal["relu", "gelu", "sigmoid"] = "relu"
     outer_norms: bool = False
+    reconstruction: Literal["direct", "shuffle"] = "direct"
+    features: PositiveInt = 64
     image_range: PositiveFloat = 1.0
 
     @model_validator(mode="after")
@@ -195,7 +205,9 @@ class GlobalAttention(Attention):
 
     def __init__(self, config: DLGSANetConfig) -> None:
         sparse = config.pattern == "sparseedge"
-        super().__init__(config.width, heads=config.heads, similarity="relu" if sparse else "softmax")
+        super().__init__(
+            config.width, heads=config.heads, similarity=config.activation if sparse else "softmax"
+        )
         self.windowed, self.window = config.windowed, config.window if sparse else _EDGE_WINDOW
 
     def mixed(self, rows: Tensor) -> Tensor:
@@ -258,6 +270,13 @@ class ResidualGroup(nn.Module):
         return self.close(self.layers(x)) + x
 
 
+def _reconstruction(config: DLGSANetConfig) -> nn.Module:
+    width, channels, scale = config.width, config.channels, config.scale
+    if config.reconstruction == "shuffle":
+        return SubPixels(width, features=config.features, channels=channels, scale=scale)
+    return nn.Conv2d(width, channels * scale**2, 3, padding=1)
+
+
 class DLGSANet(Network):
     """The whole network. Takes `B C H W` with values 0..1 and gives `B C sH sW`, any H and W from 1 up."""
 
@@ -273,7 +292,7 @@ class DLGSANet(Network):
         self.groups = nn.Sequential(*(ResidualGroup(config) for _ in range(config.groups)))
         self.norm = LayerNorm2d(width, eps=1e-5) if config.outer_norms else nn.Identity()
         self.fuse = nn.Conv2d(width, width, 3, padding=1)
-        self.reconstruct = nn.Conv2d(width, config.channels * config.scale**2, 3, padding=1)
+        self.reconstruct = _reconstruction(config)
 
     @property
     def contract(self) -> Contract:
@@ -283,15 +302,19 @@ class DLGSANet(Network):
     def forward(self, x: Tensor) -> Tensor:
         shallow = self.shallow((x - self.mean) * self.config.image_range)  # B N H W
         deep = self.fuse(self.norm(self.groups(self.first_norm(shallow)))) + shallow
-        output = F.pixel_shuffle(self.reconstruct(deep), self.config.scale)  # B C sH sW
+        output = self.reconstruct(deep)
+        if self.config.reconstruction == "direct":
+            output = F.pixel_shuffle(output, self.config.scale)  # B C sH sW
         return output / self.config.image_range + self.mean
 
     def start_from(self, source: Network) -> list[str]:
-        """Take over another DLGSANet's trunk and, where the scale differs, its nearest sub-pixels."""
+        """Take over another DLGSANet's trunk and, where it enlarges directly, its nearest sub-pixels."""
         left = super().start_from(source)
-        if isinstance(source, DLGSANet) and "reconstruct.weight" in left:
+        ends = [source.reconstruct, self.reconstruct] if isinstance(source, DLGSANet) else []
+        if "reconstruct.weight" in left and all(isinstance(end, nn.Conv2d) for end in ends):
+            assert isinstance(source, DLGSANet)
             scales = {"old": source.config.scale, "new": self.config.scale}
-            if respread_subpixels(source.reconstruct, self.reconstruct, **scales):
+            if respread_subpixels(*ends, **scales):  # type: ignore[arg-type]
                 left = [name for name in left if not name.startswith("reconstruct.")]
         return left
 
@@ -318,6 +341,7 @@ OFFICIAL_SETTINGS = {
     "buildblock_type": "pattern",
     "tlc_flag": "windowed",
     "tlc_kernel": "window",
+    "activation": "activation",
     "img_range": "image_range",
 }
 """Authors' arguments that their checkpoints do not show."""
@@ -333,7 +357,6 @@ def tiny(config: DLGSANetConfig) -> DLGSANetConfig:
 _RENAMES = (
     (r"^((?:first_)?norm)\.body\.", r"\1."),
     (r"^overlap_embed\.0\.proj\.", "shallow."),
-    (r"^upsample\.0\.", "reconstruct."),
     (r"\.body\.(\d+)\.(\w+)\.", r".layers.\1.\2."),
     (r"\.norm[13]\.body\.", ".norm."),
     (r"\.norm[24]\.body\.", ".channel_norm."),
@@ -355,13 +378,23 @@ _PLACE = re.compile(r"^deep_feature_extraction\.(\d+)\.")
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
-    """Recognise an authors' checkpoint, of any pattern, with one convolution before the pixel shuffle.
+    """Recognise an authors' checkpoint, of any pattern and with any reconstruction.
 
     Returns:
         Our config and state, or None where the keys are not DLGSANet's. `image_range` is taken to be 1,
         windows to be the authors' for the scale, and likeness between channels to pass a ReLU.
     """
-    if "overlap_embed.0.proj.weight" not in state or "upsample.0.weight" not in state:
+    if "overlap_embed.0.proj.weight" not in state:
+        return None
+    known: dict[str, Any] = {"reconstruction": "direct"}
+    if "conv_before_upsample.0.weight" in state:
+        layers, enlarging = official_subpixels(state, "reconstruct")
+        known = {"reconstruction": "shuffle", **enlarging}
+    elif "upsample.0.weight" in state:
+        layers = {"upsample.0": "reconstruct"}
+    elif "conv_last.weight" in state:
+        layers = {"conv_last": "reconstruct"}
+    else:
         return None
     places = {int(match[1]) for match in map(_PLACE.match, state) if match}
     last, norms = max(places, default=0), "deep_feature_extraction.0.body.weight" in state
@@ -371,13 +404,15 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         place = int(match[1])
         return f"{ends[place]}." if place in ends else f"groups.{place - norms}."
 
-    ours = renamed_state(state, ((_PLACE.pattern, placed), *_RENAMES))
-    config = _config_of(ours, norms=norms)
+    ours = renamed_state(state, ((_PLACE.pattern, placed), *_RENAMES), layers=layers)
+    config = _config_of(ours, known, norms=norms)
     return None if config is None else Official(config, ours)
 
 
-def _config_of(ours: Mapping[str, Tensor], *, norms: bool) -> DLGSANetConfig | None:
-    """Read the settings off the state under our names; None where no layer of the network's is there."""
+def _config_of(
+    ours: Mapping[str, Tensor], enlarging: Mapping[str, Any], *, norms: bool
+) -> DLGSANetConfig | None:
+    """Read the settings off the state, beside those of the reconstruction; None where it has no layer."""
     width, channels = ours["shallow.weight"].shape[:2]
     groups = {key.split(".")[1] for key in ours if key.startswith("groups.")}
     layers = {key.split(".")[3] for key in ours if key.startswith("groups.0.layers.")}
@@ -403,7 +438,7 @@ def _config_of(ours: Mapping[str, Tensor], *, norms: bool) -> DLGSANetConfig | N
             known |= {"global_feed_forward": feed_forward, "global_ratio": ratio}
     if not dynamic and not channelwise:
         return None
-    scale = round((ours["reconstruct.weight"].shape[0] / channels) ** 0.5)
+    scale = enlarging.get("scale") or round((ours["reconstruct.weight"].shape[0] / channels) ** 0.5)
     values = {
         "scale": scale,
         "channels": channels,
@@ -414,4 +449,4 @@ def _config_of(ours: Mapping[str, Tensor], *, norms: bool) -> DLGSANetConfig | N
         "window": _WINDOWS.get(scale, _EDGE_WINDOW),
         "outer_norms": norms,
     }
-    return DLGSANetConfig.parse({**values, **known}, where="a DLGSANet of its authors")
+    return DLGSANetConfig.parse({**values, **enlarging, **known}, where="a DLGSANet of its authors")

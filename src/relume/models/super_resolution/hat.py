@@ -105,6 +105,8 @@ class HATConfig(Config):
         overlap: pixels by which the windows that are looked at reach beyond their own, on each side; half of
             what the authors' "overlap_ratio" makes of the side.
         ratio: hidden width of the feed-forward networks over N ("mlp_ratio").
+        qkv_bias: whether queries, keys and values have a bias.
+        first_norm: whether a norm stands before the first group ("patch_norm").
         compress: N over the width between the convolutions of the branch with channel attention (β,
             "compress_ratio").
         squeeze: N over the width inside channel attention ("squeeze_factor").
@@ -122,6 +124,8 @@ class HATConfig(Config):
     window: Annotated[int, Field(ge=2)] = 16
     overlap: Annotated[int, Field(ge=0)] = 4
     ratio: PositiveFloat = 2.0
+    qkv_bias: bool = True
+    first_norm: bool = True
     compress: PositiveInt = 3
     squeeze: PositiveInt = 30
     channel_weight: PositiveFloat = 0.01
@@ -166,7 +170,7 @@ class HybridBlock(nn.Module):
         super().__init__()
         self.channel_weight = config.channel_weight
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = WindowAttention(config.width, heads, config.window)
+        self.attention = WindowAttention(config.width, heads, config.window, qkv_bias=config.qkv_bias)
         self.channel_branch = ChannelBranch(config)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.feed_forward = FeedForward(config.width, ratio=config.ratio)
@@ -190,7 +194,9 @@ class OverlappingBlock(nn.Module):
     def __init__(self, heads: int, config: HATConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = OverlappingAttention(config.width, heads, config.window, overlap=config.overlap)
+        self.attention = OverlappingAttention(
+            config.width, heads, config.window, overlap=config.overlap, qkv_bias=config.qkv_bias
+        )
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.feed_forward = FeedForward(config.width, ratio=config.ratio)
 
@@ -228,7 +234,7 @@ class HAT(Network):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.mean: Tensor
         self.shallow = nn.Conv2d(config.channels, config.width, 3, padding=1)
-        self.first_norm = nn.LayerNorm(config.width)
+        self.first_norm = nn.LayerNorm(config.width) if config.first_norm else nn.Identity()
         self.groups = nn.ModuleList(
             HybridGroup(depth, heads, config)
             for depth, heads in zip(config.depths, config.heads, strict=True)
@@ -348,6 +354,8 @@ def _config_of(ours: Mapping[str, Tensor], known: Mapping[str, int], *, identity
         "window": side,
         "overlap": (wider - side) // 2,
         "ratio": ratio_of([ours[f"{first}feed_forward.expand.weight"].shape[::-1]]),
+        "qkv_bias": f"{first}attention.qkv.bias" in ours,
+        "first_norm": "first_norm.weight" in ours,
         "compress": width // ours[f"{first}channel_branch.narrow.weight"].shape[0],
         "squeeze": width // ours[f"{first}channel_branch.squeeze.weight"].shape[0],
         "connection": "identity" if identity else "1conv",

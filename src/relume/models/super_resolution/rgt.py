@@ -89,6 +89,7 @@ class RGTConfig(Config):
         sides: height and width of a lying window, pixels ("split_size").
         ratio: hidden width of the feed-forward networks over N, before they gate it ("mlp_ratio").
         reduced: R over N, of queries and keys in recursive attention (c_r, "c_ratio").
+        qkv_bias: whether queries, keys and values have a bias.
         connection: what closes each group and the trunk: "1conv", or "3conv" with a quarter of the width
             between them ("resi_connection").
         features: channels in the reconstruction.
@@ -103,6 +104,7 @@ class RGTConfig(Config):
     sides: tuple[PositiveInt, PositiveInt] = (8, 32)
     ratio: PositiveFloat = 2.0
     reduced: Annotated[float, Field(gt=0, le=1)] = 0.5
+    qkv_bias: bool = True
     connection: Literal["1conv", "3conv"] = "1conv"
     features: PositiveInt = 64
     image_range: PositiveFloat = 1.0
@@ -165,9 +167,9 @@ class RecursiveAttention(nn.Module):
         self.spread = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.narrow = nn.Conv2d(width, reduced, 1)
         self.norm = nn.LayerNorm(reduced)
-        self.query = linear(width, reduced)
-        self.key = linear(reduced, reduced)
-        self.value = linear(reduced, width)
+        self.query = linear(width, reduced, bias=config.qkv_bias)
+        self.key = linear(reduced, reduced, bias=config.qkv_bias)
+        self.value = linear(reduced, width, bias=config.qkv_bias)
         self.near = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.project = linear(width, width)
 
@@ -206,7 +208,7 @@ class LocalBlock(nn.Module):
         super().__init__()
         self.again = nn.Parameter(torch.full((config.width,), 1e-4))
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = RectangleAttention(config.width, heads, config.sides)
+        self.attention = RectangleAttention(config.width, heads, config.sides, qkv_bias=config.qkv_bias)
         self.feed_forward_norm = nn.LayerNorm(config.width)
         self.feed_forward = GatedFeedForward(config.width, ratio=config.ratio)
 
@@ -405,6 +407,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         "sides": RGTConfig().sides if table is None else sides_of(table),
         "ratio": ratio_of([ours["groups.0.layers.0.feed_forward.expand.weight"].shape[::-1]]),
         "reduced": RGTConfig().reduced if narrow is None else ratio_of([(width, len(narrow))]),
+        "qkv_bias": "groups.0.layers.0.attention.qkv.bias" in ours,
         "connection": "3conv" if "fuse.0.weight" in ours else "1conv",
         **known,
     }

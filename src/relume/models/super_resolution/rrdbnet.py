@@ -13,6 +13,9 @@ Departs from the paper:
 - For x2 and x1 there are two published forms: BSRGAN's has fewer doublings (`folding` 1); Real-ESRGAN's
   (arXiv:2107.10833, section 3.4) always enlarges by 4, and first folds squares of k = 4/s pixels into
   channels. Its code takes multiples of k only; here other sides are continued mirrored, and cut afterwards.
+- KAIR's network can enlarge by sub-pixels in place of nearest neighbours (`enlarging` "shuffle"), and by 3 at
+  once. Whether nearest neighbours are 2 or 3 times as many, its files do not show; nor ReLUs in place of the
+  leaky ones (its `act_mode`), which are not supported.
 - The contract of a form that folds has no halo: which pixels come into one square depends on where the
   picture begins, so that a tile cut elsewhere would give other pixels, however wide its halo.
 - ncnn cannot run a form that folds, as it has no gathering of pixels by computed places; other engines can.
@@ -20,8 +23,10 @@ Departs from the paper:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -75,12 +80,14 @@ class RRDBNetConfig(Config):
     """Settings of an RRDBNet; the defaults are the paper's.
 
     Attributes:
-        scale: s; 1, 2, 4, 8 …
+        scale: s; 1, 2, 3, 4, 8 …
         channels: C.
         width: N ("nf").
         growth: G, channels that a convolution of a dense block adds ("gc").
         depth: residual-in-residual dense blocks ("nb").
         folding: k, side of the squares of input pixels that become channels first; 1 folds none.
+        enlarging: "nearest", by nearest neighbours and then a convolution, or "shuffle", by a convolution and
+            then sub-pixels ("upsample_mode").
     """
 
     scale: PositiveInt = 4
@@ -89,13 +96,15 @@ class RRDBNetConfig(Config):
     growth: PositiveInt = 32
     depth: PositiveInt = 23
     folding: PositiveInt = 1
+    enlarging: Literal["nearest", "shuffle"] = "nearest"
 
     @model_validator(mode="after")
     def _fits(self) -> RRDBNetConfig:
         enlarged = self.scale * self.folding
-        if enlarged & (enlarged - 1):
+        if enlarged != 3 and enlarged & (enlarged - 1):
             raise ValueError(
-                f"it enlarges by doublings, so scale times folding must be a power of 2, not {enlarged}"
+                "it enlarges by doublings or once by 3, so scale times folding must be a power of 2, or 3, "
+                f"not {enlarged}"
             )
         return self
 
@@ -147,7 +156,11 @@ class RRDBNet(Network):
         self.shallow = nn.Conv2d(config.channels * config.folding**2, width, 3, padding=1)
         self.blocks = nn.Sequential(*(Block(width, config.growth) for _ in range(config.depth)))
         self.fuse = nn.Conv2d(width, width, 3, padding=1)
-        self.steps_up = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.factors)
+        shuffled = config.enlarging == "shuffle"
+        self.steps_up = nn.ModuleList(
+            nn.Conv2d(width, width * factor**2 if shuffled else width, 3, padding=1)
+            for factor in self.factors
+        )
         self.refine = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, config.channels, 3, padding=1)
 
@@ -157,8 +170,10 @@ class RRDBNet(Network):
         config, halo = self.config, None
         if config.folding == 1:
             after = reach(self.refine) + reach(self.last)
-            # A step's convolution comes after its doubling, so the last one's lies with those after it.
-            if self.factors:
+            if config.enlarging == "shuffle":
+                after = reach_through_steps(after, factors=self.factors, each=1)
+            elif self.factors:
+                # A step's convolution comes after its doubling, so the last one's lies with those after it.
                 after = reach_through_steps(after + 1, factors=self.factors, each=1) - 1
             halo = reach(self.shallow) + reach(self.blocks) + reach(self.fuse) + after
         return Contract(scale=config.scale, channels=config.channels, halo=halo)
@@ -169,8 +184,12 @@ class RRDBNet(Network):
             x = F.pixel_unshuffle(mirrored_to_multiple(x, folding), folding)  # B Ck² H/k W/k
         x = self.shallow(x)  # B N H/k W/k
         x = x + self.fuse(self.blocks(x))
-        for step in self.steps_up:
-            x = F.leaky_relu(step(F.interpolate(x, scale_factor=2.0, mode="nearest")), _SLOPE)
+        for step, factor in zip(self.steps_up, self.factors, strict=True):
+            if self.config.enlarging == "shuffle":
+                x = F.pixel_shuffle(step(x), factor)
+            else:
+                x = step(F.interpolate(x, scale_factor=float(factor), mode="nearest"))
+            x = F.leaky_relu(x, _SLOPE)
         x = self.last(F.leaky_relu(self.refine(x), _SLOPE))  # B C sH sW, or what was mirrored more
         return x if folding == 1 else cut(x, low, scale=self.config.scale)
 
@@ -189,8 +208,8 @@ VARIANTS = {
 NETWORK = RRDBNet
 """What a variant's config builds."""
 
-OFFICIAL_SETTINGS: dict[str, str] = {}
-"""Authors' constructor arguments that their checkpoints do not show: none."""
+OFFICIAL_SETTINGS = {"upscale": "scale"}
+"""KAIR's constructor arguments that its checkpoints do not show."""
 
 
 def tiny(config: RRDBNetConfig) -> RRDBNetConfig:
@@ -202,15 +221,17 @@ def tiny(config: RRDBNetConfig) -> RRDBNetConfig:
 _BLOCKS = (
     re.compile(r"RRDB_trunk\.(\d+)\.RDB([123])\.conv([1-5])\.(weight|bias)"),  # ESRGAN, BSRGAN
     re.compile(r"body\.(\d+)\.rdb([123])\.conv([1-5])\.(weight|bias)"),  # BasicSR, Real-ESRGAN
-    re.compile(r"1\.sub\.(\d+)\.RDB([123])\.conv([1-5])\.0\.(weight|bias)"),  # ESRGAN as first released
+    # ESRGAN as first released, and KAIR's, where a convolution without an activation has no number.
+    re.compile(r"1\.sub\.(\d+)\.RDB([123])\.conv([1-5])(?:\.0)?\.(weight|bias)"),
 )
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
-    """Recognise a checkpoint in any of three layouts: ESRGAN's and BSRGAN's, BasicSR's, and ESRGAN's first.
+    """Recognise a checkpoint as of ESRGAN and BSRGAN, of BasicSR, of ESRGAN's first code, or of KAIR.
 
     Returns:
-        Our config, state and steps, or None where the keys are not RRDBNet's.
+        Our config, state and steps, or None where the keys are not RRDBNet's. Nearest neighbours are taken to
+        double, see the file's head.
     """
     # The first layout's keys begin with "model.", unless what read the file has taken that away.
     state = {key.removeprefix("model."): value for key, value in state.items()}
@@ -235,14 +256,17 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     width, taken = ours["shallow.weight"].shape[:2]
     channels = ours["last.weight"].shape[0]
     folding = round((taken / channels) ** 0.5)
-    doublings = sum(name.startswith("steps_up.") for name in names.values())
+    steps = [ours[f"{name}.weight"].shape[0] for name in names.values() if name.startswith("steps_up.")]
+    shuffled = any(outputs > width for outputs in steps)
+    factors = [math.isqrt(outputs // width) if shuffled else 2 for outputs in steps]
     config = RRDBNetConfig(
-        scale=2**doublings // folding,
+        scale=math.prod(factors) // folding,
         channels=channels,
         width=width,
         growth=ours["blocks.0.0.grow.0.weight"].shape[0],
         depth=depth,
         folding=folding,
+        enlarging="shuffle" if shuffled else "nearest",
     )
     return Official(config, ours)
 

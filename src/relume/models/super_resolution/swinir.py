@@ -17,6 +17,9 @@ real pictures, enlarging by nearest neighbours and convolutions in place of sub-
 
 Departs from the paper and its code:
 - Trains without stochastic depth (authors: 0.1 in training; none in use).
+- Which factor the centred input is taken times, no checkpoint shows: it is 255 in the authors' test
+  (`main_test_swinir.py`) for JPEG's traces, and 1 for all else. Of theirs, those for JPEG alone have windows
+  of 7 pixels and keep the size, and are told by that.
 - Windows are always shifted in every second layer; the authors' code leaves that out where its setting
   `img_size` is no larger than a window.
 - `attention` "plain" is the form that DCPT's code trains (arXiv:2501.15510): no bias of relative places, and
@@ -100,6 +103,8 @@ class SwinIRConfig(Config):
         window: side of a window, pixels.
         ratio: hidden width of the feed-forward networks over N ("mlp_ratio").
         attention: "positional", or "plain", see the file's head.
+        qkv_bias: whether queries, keys and values have a bias.
+        first_norm: whether a norm stands before the first block ("patch_norm").
         connection: convolutions that close each block and the trunk: "1conv", or "3conv" with a quarter of
             the width between them ("resi_connection").
         reconstruction: "shuffle" through `features` channels; "direct" by one convolution, to save
@@ -117,6 +122,8 @@ class SwinIRConfig(Config):
     window: Annotated[int, Field(ge=2)] = 8
     ratio: PositiveFloat = 2.0
     attention: Literal["positional", "plain"] = "positional"
+    qkv_bias: bool = True
+    first_norm: bool = True
     connection: Literal["1conv", "3conv"] = "1conv"
     reconstruction: Literal["shuffle", "direct", "nearest", "residual"] = "shuffle"
     features: PositiveInt = 64
@@ -141,11 +148,13 @@ class ResidualSwinBlock(nn.Module):
 
     def __init__(self, depth: int, heads: int, config: SwinIRConfig) -> None:
         super().__init__()
-        positions = config.attention == "positional"
         self.layers = nn.ModuleList(
-            SwinLayer(config.width, heads, config.window, ratio=config.ratio, positions=positions)
+            SwinLayer(
+                config.width, heads, config.window, ratio=config.ratio,
+                positions=config.attention == "positional", qkv_bias=config.qkv_bias,
+            )
             for _ in range(depth)
-        )
+        )  # fmt: skip
         self.close = closing(config.width, config.connection)
 
     def forward(self, x: Tensor, windows: tuple[Windows, Windows]) -> Tensor:
@@ -175,7 +184,7 @@ class NearestSteps(nn.Module):
         return self.last(F.leaky_relu(self.refine(x), 0.2))
 
 
-def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
     """Norm the channels of each pixel, `B N H W`."""
     normed: Tensor = norm(x.permute(0, 2, 3, 1))
     return normed.permute(0, 3, 1, 2)
@@ -203,7 +212,7 @@ class SwinIR(Network):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.mean: Tensor
         self.shallow = nn.Conv2d(config.channels, config.width, 3, padding=1)
-        self.first_norm = nn.LayerNorm(config.width)
+        self.first_norm = nn.LayerNorm(config.width) if config.first_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             ResidualSwinBlock(depth, heads, config)
             for depth, heads in zip(config.depths, config.heads, strict=True)
@@ -275,6 +284,7 @@ VARIANTS = {
         ("swinir-denoise", _SAME, 11_504_163),
         ("swinir-denoise-gray", {**_SAME, "channels": 1}, 11_497_681),
         ("swinir-jpeg", _JPEG, 11_492_067),
+        ("swinir-jpeg-gray", {**_JPEG, "channels": 1}, 11_485_585),
         ("swinir-plain", {**_SAME, "attention": "plain"}, 11_455_563),
     )
 }
@@ -314,8 +324,9 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     """Recognise an authors' checkpoint for any of the tasks, or one of DCPT's code.
 
     Returns:
-        Our config, state and steps, or None where the keys are not SwinIR's. `image_range` is taken to be 1;
-        without tables of relative places, windows to be 8 wide and heads six or the next fewer that fit.
+        Our config, state and steps, or None where the keys are not SwinIR's. `image_range` is taken to be the
+        authors' 255 where windows of 7 pixels keep the size, as for JPEG's traces, and 1 elsewhere; without
+        tables of relative places, windows to be 8 wide and heads six or the next fewer that fit.
     """
     first = "residual_group.blocks.0.attn.qkv.weight"
     if f"layers.0.{first}" not in state and f"encode_layers.0.{first}" not in state:
@@ -372,6 +383,8 @@ def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinI
         known |= {"reconstruction": "direct", "scale": scale}
     else:
         known |= {"reconstruction": "residual", "scale": 1}
+        if known.get("window") == _JPEG["window"]:
+            known["image_range"] = _JPEG["image_range"]
     if known["reconstruction"] == "nearest":
         known["features"] = state["conv_before_upsample.0.weight"].shape[0]
     values = {
@@ -380,6 +393,8 @@ def _config_of(state: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> SwinI
         "depths": depths,
         # The hidden width is the product rounded down, which must not fall below what it is.
         "ratio": hidden / width if int(width * (hidden / width)) == hidden else (hidden + 0.5) / width,
+        "qkv_bias": f"{firsts[0]}attention.qkv.bias" in ours,
+        "first_norm": "first_norm.weight" in ours,
         "connection": "3conv" if "conv_after_body.0.weight" in state else "1conv",
     }
     return SwinIRConfig.parse({**values, **known}, where="a SwinIR of its authors")
