@@ -221,7 +221,7 @@ class _Recorder(TorchFunctionMode):
             return  # it handed on what it was given
         parameters = 0 if id(module) in around.counted else count_parameters(module)
         around.counted.add(id(module))
-        name = around.names[id(module)]
+        name = self._named(module)
         plain = type(module).__module__.startswith("torch.") and not count_parameters(module)
         part = Part(
             role="" if plain else _role(name) or _kind(module),
@@ -232,6 +232,11 @@ class _Recorder(TorchFunctionMode):
             opens=key if scope is not None and scope.parts else None,
         )
         around.add(part, (part.role, key, part.shape), outputs)
+
+    def _named(self, module: nn.Module) -> str:
+        """Return a module's name in the nearest one around that has it; some are handed on to others."""
+        scopes = (scope for _, scope, _ in reversed(self._running) if scope is not None)
+        return next(scope.names[id(module)] for scope in scopes if id(module) in scope.names)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
