@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from relume.core.contract import Contract
 from relume.insight.anatomy import INPUT, Anatomy, Loop, Module, anatomy
 from relume.nn.network import Network, count_parameters
+from relume.nn.pieces import by_rows
 
 
 class Residual(nn.Module):
@@ -98,3 +99,35 @@ def test_the_network_is_left_as_it_was():
     torch.manual_seed(5)
     assert anatomy(Small) == anatomy(Small)
     assert torch.rand(1) == before
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return by_rows(lambda some: self.mix(norm(some)), x, halo=0, pixels=512)
+
+
+class Handing(Network):
+    """Hands a module of its own to another one, which works in pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shallow = nn.Conv2d(3, 4, 1)
+        self.before = nn.GroupNorm(1, 4)
+        self.attend = Attending()
+
+    @property
+    def contract(self) -> Contract:
+        return Contract(scale=1, channels=3, halo=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(self.shallow(x), self.before)[:, :3]
+
+
+def test_pieces_are_one_step_and_what_is_handed_on_keeps_its_name():
+    told = anatomy(Handing)
+    (within,) = (module for module in told.modules.values() if module.kind == "Attending")
+    assert [part.role for part in within.parts] == ["before", "mix"]

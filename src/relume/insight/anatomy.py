@@ -127,7 +127,8 @@ def anatomy(build: Callable[[], Network]) -> Anatomy:
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(1, network.contract.channels, SIDE, SIDE, generator=generator).to(device)
     recorder = _Recorder()
-    with torch.no_grad(), torch.device(device), recorder.watching(network.eval()), recorder:
+    # With gradients, as without them work is done in pieces, which would be drawn each.
+    with torch.enable_grad(), torch.device(device), recorder.watching(network.eval()), recorder:
         network(picture)
     return Anatomy(root=_key(network), modules=dict(recorder.modules))
 
