@@ -2,29 +2,36 @@
 
 import pytest
 import torch
+from official import check_read
 
 from relume.models.super_resolution.espcn import ESPCN, ESPCNConfig, from_official
 
+LAYOUTS = {
+    "yjn870": {"extract": "first_part.0", "refine": "first_part.2", "expand": "last_part.0"},
+    "Lornatang": {"extract": "feature_maps.0", "refine": "feature_maps.2", "expand": "sub_pixel.0"},
+}
 
-def theirs(network):
-    names = {"extract": "first_part.0", "refine": "first_part.2", "expand": "last_part.0"}
+
+def theirs(network, layout="yjn870"):
+    names = LAYOUTS[layout]
     return {
         ".".join([names[layer], part]): value
         for (layer, part), value in ((key.split("."), value) for key, value in network.state_dict().items())
     }
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("channels", "luma"), [(1, True), (3, False)])
-def test_a_checkpoint_of_one_channel_takes_luma(channels, luma):
+def test_a_checkpoint_of_one_channel_takes_luma(channels, luma, layout):
     network = ESPCN(ESPCNConfig(scale=4, channels=channels, width=8))
-    found = from_official(theirs(network))
-    assert found.config == network.config
+    found = from_official(theirs(network, layout))
+    check_read(found, network)
     assert ESPCN(found.config).contract.luma == luma
-    assert all(torch.equal(found.state[key], value) for key, value in network.state_dict().items())
 
 
 def test_other_checkpoints_are_left_to_others():
     state = theirs(ESPCN(ESPCNConfig(width=8)))
+    assert from_official({**state, **theirs(ESPCN(ESPCNConfig(width=8)), "Lornatang")}) is None
     assert from_official({**state, "mid_part.0.weight": torch.zeros(1)}) is None
     del state["last_part.0.bias"]
     assert from_official(state) is None

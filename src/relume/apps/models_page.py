@@ -94,7 +94,7 @@ def _section(system: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"## {name}", "", f"**{card['title']}**. {card['venue']}.", "", card["summary"], "")
     yield f"*When to choose it.* {card['when']}"
     links = [f"[arXiv:{card['arxiv']}](https://arxiv.org/abs/{card['arxiv']})"] if card["arxiv"] else []
-    links += [f"[authors' code]({card['code']})"] if card["code"] else []
+    links += [f"[code]({card['code']})"] if card["code"] else []
     links += [f"here `{system['module']}`"]
     links += [f"recipe `{system['recipe']}`"] if system["recipe"] else []
     yield from ("", " · ".join(links))

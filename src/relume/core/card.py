@@ -75,7 +75,7 @@ class Card:
         when: when to choose it, and when rather another.
         venue: where it was published, with the year.
         arxiv: arXiv number, if any.
-        code: where the authors' code is.
+        code: where the authors' code is or, where they published none, the code that was read.
         task: the job it does.
         claims: figures of the paper's tables.
         use: how it is switched on, where naming a variant does not: a command or two.

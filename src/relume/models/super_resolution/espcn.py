@@ -10,6 +10,7 @@ Takes luma, as in the paper: of colour pictures it enlarges Y, and bicubic the r
 
 Departs from the paper:
 - With 3 channels it takes RGB, as checkpoints of the code that we read do where they are trained so.
+- Lornatang's code clamps what comes out to 0..1; here that is left to what writes a picture.
 - Its layers start as PyTorch's do, but the first with weights four times as large, and around the middle of
   the pictures' range. Else tanh begins as nearly a straight line, and a training stays for thousands of steps
   with what one linear filter can do: 6,000 steps of x3 gave 31.74 dB on Set5 that way, and 32.11 dB this way.
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 from relume.core.card import Card, Claim, Task
 from relume.core.config import Config
 from relume.core.contract import Contract
-from relume.core.variants import Official, Variant
+from relume.core.variants import Official, Variant, renamed_state
 from relume.nn.network import Network, reach
 from relume.nn.upsample import respread_subpixels
 
@@ -129,8 +130,12 @@ NETWORK = ESPCN
 OFFICIAL_SETTINGS: dict[str, str] = {}
 """Authors' constructor arguments that their checkpoints do not show: none."""
 
-_LAYERS = {"first_part.0": "extract", "first_part.2": "refine", "last_part.0": "expand"}
-"""Names in the checkpoints, and ours."""
+_LAYOUTS = (
+    # https://github.com/yjn870/ESPCN-pytorch and https://github.com/Lornatang/ESPCN-PyTorch
+    {"first_part.0": "extract", "first_part.2": "refine", "last_part.0": "expand"},
+    {"feature_maps.0": "extract", "feature_maps.2": "refine", "sub_pixel.0": "expand"},
+)
+"""Names in the checkpoints of either code, and ours."""
 
 
 def tiny(config: ESPCNConfig) -> ESPCNConfig:
@@ -139,19 +144,15 @@ def tiny(config: ESPCNConfig) -> ESPCNConfig:
 
 
 def from_official(state: Mapping[str, Tensor]) -> Official | None:
-    """Recognise a checkpoint of the code that we read; the authors published none.
+    """Recognise a checkpoint of either code that we read; the authors published none.
 
     Returns:
         Our config, state and steps, or None where the keys are not ESPCN's.
     """
-    names = {
-        f"{theirs}.{part}": f"{ours}.{part}"
-        for theirs, ours in _LAYERS.items()
-        for part in ("weight", "bias")
-    }
-    if state.keys() != names.keys():
-        return None
-    width, channels = state["first_part.0.weight"].shape[:2]
-    scale = math.isqrt(state["last_part.0.weight"].shape[0] // channels)
-    config = ESPCNConfig(scale=scale, channels=channels, width=width)
-    return Official(config, {ours: state[theirs] for theirs, ours in names.items()})
+    for layout in _LAYOUTS:
+        if state.keys() == {f"{layer}.{part}" for layer in layout for part in ("weight", "bias")}:
+            ours = renamed_state(state, (), layers=layout)
+            width, channels = ours["extract.weight"].shape[:2]
+            scale = math.isqrt(ours["expand.weight"].shape[0] // channels)
+            return Official(ESPCNConfig(scale=scale, channels=channels, width=width), ours)
+    return None
