@@ -18,6 +18,7 @@ from relume.train.loop import Loop
 from relume.train.observers import JsonLog, read_log
 from relume.train.settings import LoopConfig, RecoveryConfig
 from relume.train.state import load_state, read_progress
+from relume.train.stepping import learning_rate
 
 
 class Poisoned:
@@ -103,13 +104,24 @@ def test_a_skipped_batch_leaves_all_as_if_it_had_not_been(tmp_path):
 
 def test_too_many_in_a_row_go_back_to_the_last_state_with_a_lower_rate(tmp_path):
     objective = Exploding(limit=0.3, at=25)
-    final = loop(tmp_path, Poisoned(), objective, recovery=RecoveryConfig(skips=2)).run()
+    run = loop(tmp_path, Poisoned(), objective, recovery=RecoveryConfig(skips=2))
+    final = run.run()
     said = notices(tmp_path)
     assert [text for _, text in said if "back" in text] == [
         f"the loss was no number near step 28: back to the state of step 20, with {rate} of the scheduled "
         "learning rate" for rate in ("0.5", "0.25")
     ]  # fmt: skip
     assert read_progress(tmp_path).slowed == 0.25
+    # Steps 10 and 20 were logged at the full rate; 30 and 40 are behind the place, where it is lowered.
+    config = run.config
+    lines = [line for line in read_log(tmp_path / "log.jsonl") if "loss" in line]
+    rates = {line["step"]: line["learning_rate"] for line in lines}
+    assert rates == {
+        step: (0.25 if step > 25 else 1) * learning_rate(step - 1, 40, config.optimiser, config.schedule)
+        for step in (10, 20, 30, 40)
+    }
+    (group,) = run.stepper.holdings.optimisers["network"].param_groups
+    assert group["lr"] == rates[40]
     assert read_progress(tmp_path).returns == 0
     assert all(tensor.isfinite().all() for tensor in final.values())
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]

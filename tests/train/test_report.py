@@ -124,6 +124,53 @@ def test_several_runs_share_their_charts(run, tmp_path):
     assert "bicubic, tiny bicubic, other" in text
 
 
+@pytest.mark.parametrize(
+    ("logged", "partner", "its_own"),
+    [
+        ({"real": 0.5, "fake": -0.5, "penalty": 0.1}, "discriminator", ["fake", "penalty"]),
+        ({"right": 0.8}, "classifier", ["right"]),
+        ({}, "network trained beside", []),
+    ],
+)
+def test_what_a_partner_logs_is_no_part_of_the_loss(tmp_path, logged, partner, its_own):
+    figures = {
+        "loss": 1.0,
+        "l1": 0.5,
+        **logged,
+        "partner_loss": 1.4,
+        "gradient": 2.0,
+        "partner_gradient": 3.0,
+    }
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text(
+            "".join(json.dumps({"step": step, **figures}) + "\n" for step in (2, 4))
+        )
+    one, two = read_run(tmp_path / "one"), read_run(tmp_path / "two")
+    alone = charts(parsed(page([one])))
+    assert alone["loss and its parts"] == ["loss", "l1"]
+    assert alone[partner] == [*logged, "partner_loss", "partner_gradient"]
+    assert [title for title in alone if "partner" in title] == []
+    both = charts(parsed(page([one, two])))
+    assert {"loss", "l1", *(f"{partner}: {name}" for name in (*its_own, "loss", "gradient"))} <= both.keys()
+
+
+def test_labels_like_a_partners_are_parts_where_there_is_none(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 2, "loss": 1.0, "real": 0.5}\n')
+    assert charts(parsed(page([read_run(tmp_path)])))["loss and its parts"] == ["loss", "real"]
+
+
+def charts(tree):
+    """The legend of each chart, by its title."""
+    drawn = [part for part in tree.iter("div") if part.get("class") == "chart"]
+    return {
+        "".join(part.find("h3").itertext()): [
+            "".join(entry.itertext()).strip() for entry in part.iter("span") if entry.get("class") == "entry"
+        ]
+        for part in drawn
+    }
+
+
 def test_runs_of_one_name_are_told_apart(run, tmp_path):
     twin = tmp_path / "again" / "tiny"
     twin.mkdir(parents=True)

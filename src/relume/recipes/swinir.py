@@ -13,8 +13,12 @@ Those are days to weeks of several large GPUs; fewer `--set steps=` keep the hal
 differ in this: mixed precision; x3 and x4 begin at random, where the authors go on from x2 for half the steps
 at half the rate (name yours with `--start`, and `--set steps=250000 --set optimiser.learning_rate=1e-4`), as
 they do for noise of 25 levels from 15; the real ones then go on with a discriminator for 600,000 steps at
-1e-4, which is another run (`--start` and `--set objective=adversarial`). "swinir-plain", which DCPT trains on
-five damages, has the numbers of noise.
+1e-4, which is another run:
+
+    relume train swinir-real-x4 --budget gpu --data PHOTOS --start WEIGHTS --set objective=weighted
+        --set objective.adversarial.weight=0.1 --set steps=600000 --set optimiser.learning_rate=1e-4
+
+"swinir-plain", which DCPT trains on five damages, has the numbers of noise.
 
 Gray variants are taught by what MATLAB's `rgb2gray` makes of colour photos; what restores is validated on the
 set that is named, damaged in the recipe's way.

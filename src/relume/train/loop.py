@@ -34,7 +34,7 @@ from relume.train.state import (
     save_state,
     undisturbed_random,
 )
-from relume.train.stepping import Stepper, learning_rate
+from relume.train.stepping import Stepper
 
 
 class BatchSource(Protocol):
@@ -258,9 +258,8 @@ class Loop:
     def _log(self, means: dict[str, float]) -> None:
         if "loss" not in means:  # every batch since the last line was skipped, which has been said
             return
-        rate = learning_rate(self.step - 1, self.config.steps, self.config.optimiser, self.config.schedule)
         for observer in self.observers:
-            observer.logged(self.step, {**means, "learning_rate": self.progress.slowed * rate})
+            observer.logged(self.step, {**means, "learning_rate": self.stepper.rate})
 
     def _notice(self, text: str) -> None:
         for observer in self.observers:

@@ -115,6 +115,12 @@ class Stepper:
         self._buffers = [buffer for module in networks.values() for buffer in module.buffers()]
         self._kept = [buffer.detach().clone() for buffer in self._buffers]
 
+    @property
+    def rate(self) -> float:
+        """The network's learning rate, as its optimiser had it for the last step."""
+        rate: float = self.holdings.optimisers["network"].param_groups[0]["lr"]
+        return rate
+
     def train(self) -> None:
         """Put the networks into training mode."""
         for module in self._wrapped.values():

@@ -34,6 +34,9 @@ _IN_A_STRIP = 4
 _ENVIRONMENT = ("device", "processor", "gpu", "processes", "relume", "python", "torch")
 # What the loop logs beside the parts of the loss, in the order in which it is shown.
 _OF_THE_LOOP = ("learning_rate", "gradient", "seconds_per_step", "data_share")
+# What a network trained beside is, by what it alone logs; and what such networks log under their own names.
+_PARTNERS = {"real": "discriminator", "right": "classifier"}
+_OF_A_PARTNER = ("real", "fake", "penalty", "right")
 
 
 def write_page(runs: Sequence[RunRecord], path: Path) -> None:
@@ -134,7 +137,7 @@ def _problems(runs: Sequence[RunRecord], names: Sequence[str]) -> Markup:
 
 
 def _charts(runs: Sequence[RunRecord], names: Sequence[str], numbers: count[int]) -> list[Markup]:
-    """Draw one chart a figure; of a single run, the parts of the loss share theirs."""
+    """Draw one chart a figure; of a single run, the parts of the loss share one, and a partner's figures."""
     drawn: list[Markup] = []
 
     def add(title: str, lines: list[tuple[str, Line]]) -> None:
@@ -155,16 +158,15 @@ def _charts(runs: Sequence[RunRecord], names: Sequence[str], numbers: count[int]
             lines = [(f"validation, {name}", line) for _, line in lines]
         add(name, lines + _baselines(name + _BASELINE, runs, names))
     logged = _names(run.curves for run in runs)
-    parts = [name for name in logged if not name.startswith(_OF_THE_LOOP)]
+    partner, its_own = _partner(logged)
+    parts = [name for name in logged if name not in its_own and not name.startswith(_OF_THE_LOOP)]
     if len(runs) == 1:
-        lines = [
-            (name, Line(runs[0].curves[name], COLOURS[index % len(COLOURS)]))
-            for index, name in enumerate(parts)
-        ]
-        add("loss and its parts" if len(parts) > 1 else "loss", lines)
+        add("loss and its parts" if len(parts) > 1 else "loss", _of_figures(parts, runs[0]))
+        add(partner, _of_figures(its_own, runs[0]))
     else:
-        for name in parts:
-            add(name, _of_runs(name, [run.curves for run in runs], names))
+        for name in (*parts, *its_own):
+            title = f"{partner}: {name.removeprefix('partner_')}" if name in its_own else name
+            add(title, _of_runs(name, [run.curves for run in runs], names))
     for start in _OF_THE_LOOP:
         for name in (name for name in logged if name.startswith(start)):
             add(name, _of_runs(name, [run.curves for run in runs], names))
@@ -178,6 +180,21 @@ def _baselines(name: str, runs: Sequence[RunRecord], names: Sequence[str]) -> li
         return [(f"bicubic, {label}", Line(line.points, line.colour, dashed=True)) for label, line in lines]
     longest = max(lines, key=lambda each: each[1].points[-1][0], default=None)
     return [("bicubic", Line(longest[1].points, "#888888", dashed=True))] if longest else []
+
+
+def _partner(logged: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what the network trained beside is called, and which of the logged figures are its own."""
+    if "partner_loss" not in logged:
+        return "", []
+    kind = next((kind for name, kind in _PARTNERS.items() if name in logged), "network trained beside")
+    return kind, [name for name in logged if name.startswith("partner_") or name in _OF_A_PARTNER]
+
+
+def _of_figures(figures: Sequence[str], run: RunRecord) -> list[tuple[str, Line]]:
+    """Return lines of several figures of one run."""
+    return [
+        (name, Line(run.curves[name], COLOURS[index % len(COLOURS)])) for index, name in enumerate(figures)
+    ]
 
 
 def _names(curves: Any) -> list[str]:
