@@ -27,21 +27,29 @@ class Evil:
         return os.mkdir, (str(self.path),)
 
 
+def on_trust(path: object) -> str:
+    """What is said once of the small network's authors' file, and of what is made from it no more."""
+    return (
+        "note: taken on trust, as the file does not show it: image_range 1.0 "
+        f"(change: relume convert {path} --set NAME=VALUE)\n"
+    )
+
+
 def test_ours_and_the_authors_file_give_the_same_picture(tmp_path, relume, weights):
     picture_file(tmp_path / "a.png")
     (tmp_path / "cfsr-x4").mkdir()  # a run's folder, say; it does not hide the model of that name
     done = relume("convert", weights / "tiny.pth", "-o", "made [x].safetensors", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, on_trust(weights / "tiny.pth"))
     assert "made [x].safetensors  cfsr, a variant without a name, 2,556 parameters" in done.stdout
     header = read_header(tmp_path / "made [x].safetensors")
     assert header is not None
     assert (header.model, header.config["scale"], header.config["width"]) == ("cfsr", 2, 8)
-    assert header.trained["file"] == "tiny.pth"
+    assert (header.trained["file"], header.trained["on_trust"]) == ("tiny.pth", {"image_range": 1.0})
     for number, file in enumerate(
         (weights / "tiny.pth", "made [x].safetensors", weights / "tiny.safetensors")
     ):
         done = relume("upscale", "a.png", "-n", file, "-o", f"{number}.png", cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, "" if number else on_trust(file))
     assert len({(tmp_path / f"{number}.png").read_bytes() for number in range(3)}) == 1
 
 
@@ -169,7 +177,7 @@ def test_convert_keeps_what_exists_and_knows_its_own(tmp_path, refused, relume, 
     refused("convert", "ours.safetensors", "-o", "t.safetensors", says=("relume checkpoint already", "-n"))
     refused("convert", named.name, "--overwrite", says=(named.name, "input itself"))
     done = relume("convert", named.name, "-o", "tiny.safetensors", "--overwrite", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, on_trust(named.name))
     assert read_checkpoint(tmp_path / "tiny.safetensors")[0].model == "cfsr"
 
 
@@ -196,6 +204,7 @@ def test_a_setting_that_weights_do_not_show_is_kept(tmp_path, relume, weights):
     header = read_header(tmp_path / "t.safetensors")
     assert header is not None
     assert header.config["image_range"] == 2
+    assert "on_trust" not in header.trained
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_and_no_half_one(tmp_path, refused, weights):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 import relume
+from relume.core.checkpoints import Header, write_checkpoint
 from relume.core.errors import CheckpointError, OutputExistsError, PictureError, RelumeError, UnknownNameError
 from relume.infer.engines.base import Place
 from relume.infer.restorer import Restorer
 from relume.infer.targets import Target
 from relume.infer.wishes import Wishes
+from relume.models.super_resolution.carn import CARN, CARNConfig
 from relume.models.super_resolution.cfsr import CFSR, CFSRConfig
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def picture(channels: int = 3, height: int = 7, width: int = 9, *, alpha: bool = False) -> relume.Picture:
@@ -137,3 +142,40 @@ def test_a_device_that_cannot_run_is_refused(device):
     network = CFSR(CFSRConfig(scale=2, width=8, depths=(1,), kernel_size=3))
     with pytest.raises(RelumeError, match=f"cannot run on the device '{device}'"):
         Restorer(network, name="x", engine="torch", place=Place(device=device))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("by", ["the authors", "relume"])
+def test_authors_weights_for_several_scales_bring_them_all(tmp_path, by):
+    torch.manual_seed(0)
+    config = CARNConfig(body=CARNConfig().body.model_copy(update={"width": 8}))
+    network = CARN(config)
+    path = tmp_path / "a.safetensors"
+    header = Header(model="carn", variant=None, config=config.model_dump(mode="json"), trained={"by": by})
+    write_checkpoint(path, network.state_dict(), header)
+    low = torch.rand(1, 3, 5, 6)
+    for scale in (2, 3, 4):
+        model = relume.load(path, scale=scale, engine="torch")
+        if by == "relume":  # a training of ours is for one scale, and the others' layers are as they began
+            assert (model.scale, model.scales) == (4, (4,))
+            continue
+        alone = CARN(config.model_copy(update={"scale": scale})).eval()
+        alone.load_state_dict(network.state_dict())
+        assert (model.scale, model.scales) == (scale, (2, 3, 4))
+        assert torch.equal(model.run(low), alone(low))
+        enlarged = relume.load(path, engine="torch").restore(picture(), Wishes(target=Target(scale=scale)))
+        assert enlarged.picture.width == scale * picture().width
+        assert torch.equal(enlarged.picture.pixels, model(picture()).pixels)
+
+
+def test_the_published_file_for_several_scales_brings_them_all():
+    path = SHARED / "weights" / "carn_m_multi.safetensors"
+    if not path.exists():
+        pytest.skip("the authors' weights (shared/weights) are not at hand")
+    said = []
+    names = {
+        (model.scale, model.name)
+        for model in (relume.load(path, scale=s, engine="torch", say=said.append) for s in (2, 3, 4))
+    }
+    assert names == {(2, "carn-m-x2"), (3, "carn-m-x3"), (4, "carn-m-x4")}
+    assert not any("on trust" in line for line in said)

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from official import without
+from test_edsr import theirs as edsr_names
 from test_swinir import authors_names
 
 from commanding import authors_name as cfsr_name
+from relume.core.catalogue import systems
+from relume.core.config import keys
 from relume.core.errors import CheckpointError
 from relume.core.variants import authors_name
 from relume.models import zoo
 from relume.models.super_resolution.cfsr import CFSR
 from relume.models.super_resolution.cfsr import VARIANTS as CFSR_VARIANTS
+from relume.models.super_resolution.edsr import EDSR
+from relume.models.super_resolution.edsr import VARIANTS as EDSR_VARIANTS
+from relume.models.super_resolution.edsr import tiny as edsr_tiny
 from relume.models.super_resolution.swinir import VARIANTS, SwinIR, tiny
 from relume.nn.surgery import apply_steps
 
@@ -189,3 +196,35 @@ def test_an_authors_name_is_told_by_those_of_others(name, theirs):
         "other.0.weight": "other.0.2.weight",
     }
     assert authors_name(name, known) == theirs
+
+
+@pytest.mark.parametrize("name", [name for name, system in systems().items() if system.variants])
+def test_settings_that_checkpoints_do_not_show_are_settings(name):
+    config = next(iter(zoo.model_file(systems()[name]).VARIANTS.values())).config
+    known = keys(type(config), config.model_dump())
+    assert set(zoo.model_file(systems()[name]).OFFICIAL_SETTINGS.values()) <= set(known)
+
+
+def loaded(state, folder, **changes):
+    torch.save(state, folder / "a.pth")
+    return zoo.load_official(folder / "a.pth", changes)[1]
+
+
+def test_what_is_taken_on_trust_is_told_unless_the_file_shows_it_or_the_user_gave_it(tmp_path):
+    state = authors_names(SwinIR(tiny(VARIANTS["swinir-light-x2"].config)))
+    tabled, plain = (loaded(each, tmp_path) for each in (state, without(state, "position_bias_table")))
+    assert tabled.trained["on_trust"] == {"image_range": 1.0}
+    assert plain.trained["on_trust"] == {"image_range": 1.0, "window": 8, "heads": [4]}
+    assert zoo.told_on_trust(plain, "a.pth") == (
+        "taken on trust, as the file does not show it: image_range 1.0, window 8, heads [4] "
+        "(change: relume convert a.pth --set NAME=VALUE)"
+    )
+    given = loaded(cfsr(), tmp_path, image_range=255.0)
+    assert "on_trust" not in given.trained
+    assert zoo.told_on_trust(given, "a.pth") is None
+
+
+@pytest.mark.parametrize(("own", "hidden"), [(True, ()), (False, ("image_range", "mean"))])
+def test_what_only_some_checkpoints_show_is_told_of_the_others(tmp_path, own, hidden):
+    state = edsr_names(EDSR(edsr_tiny(EDSR_VARIANTS["edsr-baseline-x2"].config)), own=own)
+    assert set(loaded(state, tmp_path).trained["on_trust"]) == {"residual_scale", *hidden}

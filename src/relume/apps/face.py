@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from relume.core.catalogue import families, is_family, systems
+from relume.core.checkpoints import Header
 from relume.core.errors import RelumeError
 from relume.core.pictures import Picture
 from relume.infer.choosing import default_device
@@ -41,8 +42,10 @@ def load(
     Args:
         name: a variant (`relume models` lists them), what variants of several scales share of their names
             ("cfsr", "cfsr-photo"), or a weights file, ours or its authors'. A shared name brings the models
-            for all scales; a variant or a file is used alone, whatever size is asked for.
-        scale: which of several variants to begin with: the smallest that reaches it; None takes x4.
+            for all scales, as does a file of weights for several; another file, or a variant, is used alone,
+            whatever size is asked for.
+        scale: which of several scales to begin with: the smallest that reaches it; None takes x4, or of a
+            file its own.
         engine: "torch", "native", "compile", "onnxruntime", "openvino" or "ncnn"; "auto" takes the quickest
             here, measured once for a machine and kind of model. None takes what the environment variable
             RELUME_ENGINE names, else "auto".
@@ -60,8 +63,7 @@ def load(
         RelumeError: the model knows no effort or strength, or they are out of range.
     """
 
-    def ready(name: str | PathLike[str]) -> tuple[Network, str]:
-        network, header = zoo.load(name if isinstance(name, str) else Path(name))
+    def ready(network: Network, header: Header) -> tuple[Network, str]:
         called = header.variant or f"{header.model} ({Path(name).name})"
         if effort is not None:
             _set_effort(network, effort, called)
@@ -73,12 +75,24 @@ def load(
     if isinstance(name, str) and is_family(name):
         first = choose(name, scale)
         relatives = {
-            each: Relative(other.name, partial(lambda which: ready(which)[0], other.name))
+            each: Relative(other.name, partial(lambda which: ready(*zoo.load(which))[0], other.name))
             for each, other in families()[name].items()
             if other.name != first
         }
         name = first
-    network, called = ready(name)
+    network, header = zoo.load(name if isinstance(name, str) else Path(name))
+    # Of a file that is none of ours, nobody has said yet how its settings came about.
+    if say and not header.sha256 and (trust := zoo.told_on_trust(header, name)):
+        say(trust)
+    served = zoo.scales_of(network, header)
+    if not relatives and len(served) > 1:
+        other = partial(zoo.at_scale, network, header)
+        beginning = network.contract.scale if scale is None else _smallest_reaching(served, scale)
+        for each in set(served) - {beginning}:
+            called = ready(*other(each))[1]
+            relatives[each] = Relative(called, partial(lambda scale: ready(*other(scale))[0], each))
+        network, header = other(beginning)
+    network, called = ready(network, header)
     place = Place(
         device=device or default_device(), precision=precision, threads=threads or torch.get_num_threads()
     )
@@ -110,8 +124,13 @@ def choose(family: str, scale: float | None) -> str:
         raise RelumeError(f"{family} has several variants for one scale: {', '.join(names)}; name one")
     fitting = families()[family]
     wanted = DEFAULT_SCALE if scale is None else scale
-    reaching = [each for each in sorted(fitting) if each >= wanted]
-    return fitting[reaching[0] if reaching else max(fitting)].name
+    return fitting[_smallest_reaching(fitting, wanted)].name
+
+
+def _smallest_reaching(scales: Iterable[int], wanted: float) -> int:
+    """Return the smallest scale that reaches what is wanted, or the largest where none does."""
+    scales = sorted(scales)
+    return next((scale for scale in scales if scale >= wanted), scales[-1])
 
 
 def _set_effort(network: Network, effort: float, name: str) -> None:

@@ -51,10 +51,12 @@ class Header:
         variant: the variant's name, or None where the config has none.
         config: the model's settings.
         steps: surgery to replay on the built model before the weights fit.
-        trained: how the weights came about (pictures, steps, command, seed …).
+        trained: how the weights came about (pictures, steps, command, seed …; of authors' weights, "on_trust"
+            has the settings that no weight shows).
         measured: figures measured with these weights, one entry a set and scale.
         recipe: the resolved recipe of the training, where we trained it.
-        sha256: over names, types, shapes and bytes of all tensors.
+        sha256: over names, types, shapes and bytes of all tensors; empty where they are from a file that is
+            none of ours.
     """
 
     model: str

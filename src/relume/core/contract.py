@@ -23,6 +23,8 @@ class Contract:
         effort: whether `Network.effort` may be set: 0..1, quality against time.
         strength: whether `Network.strength` may be set: 0..1, from one of the looks that the model was
             trained for to the other.
+        scales: all scales that it has layers for, of which the config's `scale` takes one; empty where there
+            is no other.
         cubes: whether it takes hyperspectral cubes of any number of bands, be they one or three.
 
     Raises:
@@ -36,6 +38,7 @@ class Contract:
     effort: bool = False
     strength: bool = False
     cubes: bool = False
+    scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.luma and self.channels != 1:

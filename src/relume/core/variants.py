@@ -33,11 +33,20 @@ class Variant:
 
 @dataclass(frozen=True)
 class Official:
-    """An authors' checkpoint in our terms: config, state under our keys, surgery done before saving."""
+    """An authors' checkpoint in our terms.
+
+    Attributes:
+        config: the settings.
+        state: the tensors under our keys.
+        steps: surgery done before saving.
+        shown: which of the settings that its system's checkpoints do not show in general (the model file's
+            `OFFICIAL_SETTINGS`, by our names) this one does, or to which they make no difference.
+    """
 
     config: Config
     state: Mapping[str, Tensor]
     steps: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 Replacement = str | Callable[[re.Match[str]], str]

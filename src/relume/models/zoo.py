@@ -6,8 +6,10 @@ listed here.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +34,7 @@ from relume.models.recognition import BREAKING, likest_of, misfit, nature
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
 
+_AUTHORS = "the authors"
 _ANEW = "get the file anew, or one whose network relume has"
 
 
@@ -129,9 +132,60 @@ def load_official(path: Path, changes: Mapping[str, Any] | None = None) -> tuple
         variant=variant_of(name, config, official.steps),
         config=config.model_dump(mode="json"),
         steps=official.steps,
-        trained={"by": "the authors", "file": path.name},
+        trained={"by": _AUTHORS, "file": path.name, **_on_trust(name, official, config, changes or {})},
     )
     return network.eval(), header
+
+
+def _on_trust(
+    system: str, official: Official, config: Config, changes: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return, under "on_trust", the settings that neither the weights show nor the user gave."""
+    hidden = dict.fromkeys(model_file(systems()[system]).OFFICIAL_SETTINGS.values())
+    values: dict[str, Any] = {}
+    for name in hidden:
+        if name not in official.shown and name not in changes:
+            values[name] = config.model_dump(mode="json")
+            for part in name.split("."):
+                values[name] = values[name][part]
+    return {"on_trust": values} if values else {}
+
+
+def told_on_trust(header: Header, path: str | os.PathLike[str]) -> str | None:
+    """Return a line on the settings of authors' weights that were taken on trust, None where there are none.
+
+    Args:
+        header: what `load` or `load_official` gave.
+        path: where the weights came from.
+    """
+    settings = header.trained.get("on_trust", {})
+    taken = ", ".join(f"{name} {json.dumps(value)}" for name, value in settings.items())
+    change = f"(change: relume convert {path} --set NAME=VALUE)"
+    return f"taken on trust, as the file does not show it: {taken} {change}" if taken else None
+
+
+def scales_of(network: Network, header: Header) -> tuple[int, ...]:
+    """Return the scales that a network's weights were trained for.
+
+    Its authors' serve all that the network has layers for; a training of ours is for one of them.
+    """
+    by_authors = header.trained.get("by") == _AUTHORS
+    return (by_authors and network.contract.scales) or (network.contract.scale,)
+
+
+def at_scale(network: Network, header: Header, scale: int) -> tuple[Network, Header]:
+    """Return the network for another scale that its weights serve; they are shared.
+
+    Args:
+        network: as `load` gave it.
+        header: likewise.
+        scale: one of `scales_of`.
+    """
+    config = network.config.override({"scale": scale}, where=f"settings of {header.model}")
+    other = build(config, system=header.model, steps=header.steps)
+    other.load_state_dict(network.state_dict(), assign=True)
+    variant = variant_of(header.model, config, header.steps)
+    return other.eval(), replace(header, variant=variant, config=config.model_dump(mode="json"))
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from relume.apps.console import say
+from relume.apps.console import say, say_note
 
 
 def convert(
@@ -25,7 +25,7 @@ def convert(
     from relume.apps.settings import parse_settings
     from relume.core.checkpoints import is_safetensors, read_header, write_checkpoint
     from relume.core.errors import CheckpointError, OutputExistsError, RelumeError
-    from relume.models.zoo import load_official
+    from relume.models.zoo import load_official, told_on_trust
     from relume.nn.network import count_parameters
 
     changes = parse_settings(settings or [])
@@ -46,3 +46,5 @@ def convert(
     write_checkpoint(target, network.state_dict(), header, overwrite=overwrite)
     what = header.variant or f"{header.model}, a variant without a name"
     say(f"{source} → {target}  {what}, {count_parameters(network):,} parameters")
+    if trust := told_on_trust(header, source):
+        say_note(trust)

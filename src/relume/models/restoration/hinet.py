@@ -286,4 +286,4 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         normed=tuple(level for level in range(depth) if f"first.encoders.{level}.norm.weight" in ours),
         heads=HeadsConfig(count=heads, combined=heads > 1),
     )
-    return Official(config, ours)
+    return Official(config, ours, shown=() if config.heads.count > 1 else ("heads.combined",))

@@ -255,7 +255,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         decoders=_depths("decoders", ours),
         heads=HeadsConfig(count=count, combined=count > 1),
     )
-    return Official(config, ours)
+    return Official(config, ours, shown=() if config.heads.count > 1 else ("heads.combined",))
 
 
 def _depth(part: str, state: Mapping[str, Tensor]) -> int:

@@ -220,7 +220,7 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         similarity="relu" if wrapped else "softmax",
         heads=HeadsConfig(count=heads, combined=heads > 1),
     )
-    return Official(config, ours)
+    return Official(config, ours, shown=() if heads > 1 else ("heads.combined",))
 
 
 def _rename(key: str, halvings: int) -> str:

@@ -155,7 +155,12 @@ class CARN(Network):
     def contract(self) -> Contract:
         """One picture in, one picture out, `scale` times as large."""
         # After the trunk the look around widens by one pixel at low and one at high resolution.
-        return Contract(scale=self.config.scale, channels=self.config.body.channels, halo=self.body.reach + 2)
+        return Contract(
+            scale=self.config.scale,
+            channels=self.config.body.channels,
+            halo=self.body.reach + 2,
+            scales=self.config.scales,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(self.centre(x))  # B N H W
@@ -217,4 +222,6 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         upsampler_groups=None if groups == body.groups else groups,
         mean_shift="convolution" if "sub_mean.shifter.weight" in state else "constant",
     )
-    return Official(config, ours)
+    # Whichever scale is the config's, the others' upsamplers are there for who asks for those.
+    shown = ("scale", "mean") if config.mean_shift == "convolution" else ("scale",)
+    return Official(config, ours, shown=shown)

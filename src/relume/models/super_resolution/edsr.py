@@ -221,7 +221,8 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         residual_scale=0.1 if width >= _WIDE else 1.0,
         mean=RGB_MEAN if channels == 3 else (0.0,) * channels,
     )
-    return Official(config.override(_shown_by_mean(state), where="an EDSR of its authors"), ours)
+    shown = _shown_by_mean(state)
+    return Official(config.override(shown, where="an EDSR of its authors"), ours, shown=tuple(shown))
 
 
 def _renamed(layer: str, renames: tuple[tuple[str, str], ...]) -> str | None:

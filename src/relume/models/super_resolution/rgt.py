@@ -411,4 +411,5 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
         "connection": "3conv" if "fuse.0.weight" in ours else "1conv",
         **known,
     }
-    return Official(RGTConfig.parse(values, where="an RGT of its authors"), ours)
+    shown = () if narrow is None else ("reduced",)
+    return Official(RGTConfig.parse(values, where="an RGT of its authors"), ours, shown=shown)

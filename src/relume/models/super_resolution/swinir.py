@@ -341,7 +341,8 @@ def from_official(state: Mapping[str, Tensor]) -> Official | None:
     ours = renamed_state(state, renames, layers=_ends(state), computed=_COMPUTED)
     if not all(_OURS.fullmatch(key) for key in ours):
         return None  # a relative of SwinIR, such as HAT
-    return Official(_config_of(state, ours), ours)
+    shown = ("window", "heads") if "blocks.0.layers.0.attention.bias_table" in ours else ()
+    return Official(_config_of(state, ours), ours, shown=shown)
 
 
 def _ends(state: Mapping[str, Tensor]) -> dict[str, str]:
