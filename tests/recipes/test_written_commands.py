@@ -1,4 +1,4 @@
-"""What recipes and pages say is to be typed: each `relume train …` is understood, with all of its settings."""
+"""What recipes and pages say is to be typed: each `relume train …` is understood, with all its settings."""
 
 import re
 import shlex

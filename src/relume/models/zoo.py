@@ -166,7 +166,7 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
         raise broken
     keys = ", ".join(list(state)[:3])
     raise CheckpointError(
-        f"{path} is of no architecture that relume knows (list them: relume methods); "
+        f"{path} is of no architecture that relume knows (list them: relume models --all); "
         f"its keys begin with {keys[:120]}"
     )
 
