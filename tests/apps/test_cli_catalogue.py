@@ -61,6 +61,25 @@ def test_models_lists_those_with_weights(tmp_path, relume):
     assert listed or "relume train" in text
 
 
+def test_models_lists_all_if_asked(tmp_path, relume):
+    listed = json.loads(relume("models", "--all", "--json", cwd=tmp_path).stdout)
+    assert [each["name"] for each in listed] == list(variants())
+    assert {each["name"] for each in listed if each["weights"] is None} == {
+        name for name, each in variants().items() if not each.weights
+    }
+    lines = relume("models", "--all", cwd=tmp_path, env={"COLUMNS": "200"}).stdout.splitlines()
+    (line,) = [line for line in lines if " swinir-x4 " in line]
+    assert "none" in line
+
+
+def test_messages_send_to_a_list_that_has_what_they_ask_for(tmp_path, relume):
+    asked = relume("train", "swinir-x44", cwd=tmp_path).stderr
+    assert "did you mean 'swinir-x4'? (list them: relume models --all)" in asked
+    assert "a variant from `relume models --all`" in " ".join(
+        relume("train", "--help", cwd=tmp_path, env={"COLUMNS": "200"}).stdout.split()
+    )
+
+
 def test_methods_lists_every_system(tmp_path, relume):
     done = relume("methods", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -147,5 +147,5 @@ def find_variant(name: str) -> CatalogueVariant:
     """
     known = variants()
     if name not in known:
-        raise UnknownNameError("model", name, known, hint="(list them: relume models)")
+        raise UnknownNameError("model", name, known, hint="(list them: relume models --all)")
     return known[name]

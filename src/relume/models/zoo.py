@@ -217,7 +217,8 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> tuple[str, Official]:
     if broken:
         raise CheckpointError(f"{path} {likest_of(broken, state)}; {_ANEW}")
     raise CheckpointError(
-        f"{path} is of no architecture that relume knows (list them: relume methods); {nature(state, homes)}"
+        f"{path} is of no architecture that relume knows (list them: relume models --all); "
+        f"{nature(state, homes)}"
     )
 
 

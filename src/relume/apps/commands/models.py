@@ -19,32 +19,39 @@ _SETS = ("Set5", "Set14", "B100")
 _AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON instead of a table.")]
 
 
-def models(as_json: _AsJson = False) -> None:
+def models(
+    every: Annotated[
+        bool, typer.Option("--all", help="List also those without weights, which can be trained.")
+    ] = False,
+    as_json: _AsJson = False,
+) -> None:
     """List the models that can run: those that come with weights."""
     from relume.core.catalogue import variants
 
     ready = [each for each in variants().values() if each.weights_path and each.weights_path.is_file()]
+    listed = list(variants().values()) if every else ready
     if as_json:
-        out.print_json(json.dumps([_facts(variant) for variant in ready]))
+        out.print_json(json.dumps([_facts(variant) for variant in listed]))
         return
-    table = Table(title="Models with weights (dB: PSNR of luma, protocol sr-y)", title_justify="left")
+    kind = "Models" if every else "Models with weights"
+    table = Table(title=f"{kind} (dB: PSNR of luma, protocol sr-y)", title_justify="left")
     table.add_column("name", no_wrap=True)
     for heading in ("scale", "parameters", "file", *_SETS):
         table.add_column(heading, justify="right")
-    for variant in ready:
-        assert variant.weights_path is not None
+    for variant in listed:
+        size = variant.weights_path.stat().st_size if variant.weights_path and variant in ready else None
         table.add_row(
             variant.name,
             f"x{variant.scale}",
             f"{variant.parameters:,}",
-            f"{variant.weights_path.stat().st_size / 2**20:.1f} MiB",
+            "none" if size is None else f"{size / 2**20:.1f} MiB",
             *(_figure(variant, name) for name in _SETS),
         )
     out.print(table)
     if ready:
         out.print("Use one: relume upscale photo.jpg -n NAME    Know more: relume show NAME", markup=False)
     else:
-        out.print("None yet; make one: relume train VARIANT --data FOLDER (list them: relume methods)")
+        out.print("None yet; make one: relume train VARIANT --data FOLDER (list them: relume models --all)")
 
 
 def methods(as_json: _AsJson = False) -> None:
@@ -260,7 +267,7 @@ def _facts(variant: CatalogueVariant) -> dict[str, Any]:
         "system": variant.system,
         "scale": variant.scale,
         "parameters": variant.parameters,
-        "weights": str(variant.weights_path),
+        "weights": str(variant.weights_path) if variant.weights_path else None,
         "measured": list(variant.measured),
         "trained": dict(variant.trained),
     }

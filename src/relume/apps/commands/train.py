@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def train(
     variant: Annotated[
         str,
-        typer.Argument(help="Which model: a variant from `relume methods`, or a recipe as YAML or Python."),
+        typer.Argument(
+            help="Which model: a variant from `relume models --all`, or a recipe as YAML or Python."
+        ),
     ],
     data: Annotated[
         list[Path] | None,
