@@ -60,7 +60,7 @@ def _entry(module: ModuleType) -> dict[str, Any]:
         "card": module.CARD.to_json(),
         "variants": {
             name: {
-                "scale": _scale(module.NETWORK, variant.config),
+                **_outside(module.NETWORK, variant.config),
                 "parameters": variant.parameters,
                 **_weights(name),
             }
@@ -69,9 +69,10 @@ def _entry(module: ModuleType) -> dict[str, Any]:
     }
 
 
-def _scale(network: Callable[[Config], Network], config: Config) -> int:
+def _outside(network: Callable[[Config], Network], config: Config) -> dict[str, Any]:
     with torch.device("meta"):  # nobody looks at the weights, and some are gigabytes
-        return network(config).contract.scale
+        contract = network(config).contract
+    return {"scale": contract.scale, "cubes": contract.of_cubes}
 
 
 def _weights(variant: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class CatalogueVariant:
         name: its name.
         system: the system it belongs to.
         scale: output pixels for each input pixel along a side.
+        cubes: whether it takes hyperspectral cubes, rather than pictures.
         parameters: how many, in the form that is used.
         weights: file name of the weights shipped for it, or None.
         measured: what was measured with those weights, or else with those of a short training.
@@ -44,6 +45,7 @@ class CatalogueVariant:
     name: str
     system: str
     scale: int
+    cubes: bool
     parameters: int
     weights: str | None
     measured: tuple[Mapping[str, Any], ...]
@@ -55,6 +57,11 @@ class CatalogueVariant:
             if (entry["set"], entry["protocol"]) == (dataset, protocol):
                 return entry
         return None
+
+    @property
+    def kind(self) -> str:
+        """What it takes, in a word."""
+        return "cube" if self.cubes else "picture"
 
     @property
     def weights_path(self) -> Path | None:
