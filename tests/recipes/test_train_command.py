@@ -243,7 +243,7 @@ def test_a_dry_run_tells_what_it_takes_and_leaves_nothing(desk):
 
 
 def test_what_a_run_meant_for_another_machine_needs_is_told_without_it(desk):
-    lacking = ("--data", "photos", *TINY, "--set", "data.batch=100000000")
+    lacking = ["--data", "photos", *(each.replace("data.batch=2", "data.batch=100000000") for each in TINY)]
     done = train(desk, *lacking, "--dry-run", "--budget", "gpu")
     recipe, told = done.stdout.split("\n\n")
     assert yaml.safe_load(recipe)["data"]["batch"] == 100_000_000
