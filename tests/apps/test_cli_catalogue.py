@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from commanding import COMMAND, environment
-from relume.apps import commands
-from relume.core.catalogue import figure_of, systems, variants
+from relume.apps import commands, models_page
+from relume.core.catalogue import FILE, figure_of, systems, variants
 
 MODULES = (
     "import sys; print(' '.join(m for m in ('torch', 'pydantic', 'numpy', 'pyvips') if m in sys.modules))"
@@ -49,6 +49,22 @@ def test_help_names_every_command(tmp_path, relume):
     assert {"upscale", "check-tiling"} < files
     assert all(f" {name} " in done.stdout for name in {*files, "methods", "show"})
     assert relume("--version", cwd=tmp_path).stdout.startswith("relume 0.")
+
+
+def test_what_takes_cubes_is_shown_with_commands_for_cubes(tmp_path, relume):
+    shown = relume("show", "essaformer", cwd=tmp_path).stdout
+    assert "relume train essaformer-128-x2 --data FOLDER_OF_CUBES\n" in shown
+    assert "relume upscale CUBE.mat -n FILE\n" in shown
+    assert ", 1 cube of " in shown
+    system = json.loads(FILE.read_text("utf-8"))["systems"]
+    page = models_page.page([each for each in system if each["name"] == "essaformer"])
+    assert "relume train essaformer-128-x2 --data cubes/ " in page
+    assert "relume upscale cube.mat -n weights.pth " in page
+    assert " on 1 cube of " in page
+    assert {each.name for each in variants().values() if each.cubes} == {*systems()["essaformer"].variants}
+    shown = relume("show", "hat", cwd=tmp_path).stdout
+    assert "relume train hat-x2 --data FOLDER\n" in shown
+    assert "relume upscale PICTURE -n FILE\n" in shown
 
 
 def test_models_lists_those_with_weights(tmp_path, relume):

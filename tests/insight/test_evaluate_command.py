@@ -157,6 +157,7 @@ def quickly(desk, monkeypatch):
     """Runs the command in this process, and has cost told of an output of 128 × 72 pixels."""
     monkeypatch.chdir(desk)
     monkeypatch.setattr("relume.insight.leaderboard.OUTPUT", (72, 128))
+    monkeypatch.setenv("COLUMNS", "80")
     return lambda *arguments: CliRunner().invoke(app, ["evaluate", *arguments])
 
 
@@ -190,6 +191,19 @@ def test_a_model_that_fails_unforeseen_costs_the_others_nothing(desk, quickly, m
         "error: tiny.safetensors: unexpected IndexError: no such place; this is a bug, please report it"
     )
     assert any("in failing" in line for line in trace)
+
+
+def test_names_of_models_are_whole_on_a_narrow_terminal(desk, quickly):
+    names = [f"a-weights-file-of-{count}.safetensors" for count in ("2000", "40000")]
+    for name in names:
+        shutil.copy(desk / "tiny.safetensors", desk / name)
+    shutil.copytree(desk / "set", desk / "other")
+    done = quickly(*names, "--data", "set", "--data", "other")
+    assert done.exit_code == 0, done.output
+    assert all(f" {name.removesuffix('.safetensors')} " in done.stdout for name in names)
+    table = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
+    assert len(table) >= 8
+    assert max(map(len, table)) <= 80
 
 
 def test_a_model_that_cannot_be_counted_has_its_row(desk, quickly, monkeypatch):

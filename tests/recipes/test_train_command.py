@@ -247,10 +247,34 @@ def test_a_dry_run_tells_what_it_takes_and_leaves_nothing(desk):
     recipe, told = done.stdout.split("\n\n")
     assert yaml.safe_load(recipe)["steps"] == 5000
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in told.strip().splitlines())
-    assert set(rows) == {"parameters", "multiply-accumulates", "batch", "memory", "time", "waiting for data",
-                         "a validation", "the whole run"}  # fmt: skip
+    assert list(rows) == ["parameters", "multiply-accumulates", "batch", "memory", "memory in use", "time",
+                          "waiting for data", "a validation", "the whole run"]  # fmt: skip
     assert re.match(r"[\d.e-]+ s a step \(median of 10\)", rows["time"])
     assert "for 5,000 steps" in rows["the whole run"]
+
+
+def test_what_a_run_meant_for_another_machine_needs_is_told_without_it(desk):
+    lacking = ["--data", "photos", *(each.replace("data.batch=2", "data.batch=100000000") for each in TINY)]
+    done = train(desk, *lacking, "--dry-run", "--budget", "gpu")
+    recipe, told = done.stdout.split("\n\n")
+    assert yaml.safe_load(recipe)["data"]["batch"] == 100_000_000
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in told.strip().splitlines())
+    assert list(rows) == ["parameters", "multiply-accumulates", "batch", "memory", "time"]
+    assert re.fullmatch(r"[\d.]+ GiB estimated, [\d.]+ [GM]iB free, on cpu", rows["memory"])
+    assert re.match(r"cannot be taken on this machine: training needs about .* GiB of memory", rows["time"])
+    refused = train(desk, *lacking, expect=1)
+    assert "GiB is free on cpu; lower data.batch" in refused.stderr
+
+
+def test_time_taken_on_a_cpu_for_a_gpus_budget_says_so(desk):
+    settings = ("--data", "photos", *TINY, "--set", "data.workers=0", "--set", "device=cpu", "--dry-run")
+    for budget, told in (("gpu", True), ("cpu", False)):
+        (line,) = (
+            line
+            for line in train(desk, *settings, "--budget", budget).stdout.splitlines()
+            if line.startswith("time ")
+        )
+        assert ("on the CPU of this machine, while the budget is meant for a GPU" in line) == told
 
 
 def test_settings_that_change_no_weights_may_differ_when_it_goes_on(desk):

@@ -8,9 +8,10 @@ from torch import nn
 
 from relume.core.contract import Contract
 from relume.data.benchmarks import Pair
-from relume.train.demand import time_steps
+from relume.train.demand import cut, demand, patch_macs, time_steps
 from relume.train.loop import Loop
 from relume.train.objectives.pixel import PixelConfig
+from relume.train.objectives.weighted import WeightedConfig
 from relume.train.settings import LoopConfig
 from relume.train.validation import Validation, ValidationConfig
 
@@ -38,13 +39,13 @@ class Source:
             yield {name: torch.rand(SHARE, 3, 4, 4) for name in ("input", "target")}
 
 
-def timed(folder, seconds, **settings):
+def timed(folder, seconds, *, side=None, **settings):
     network = Slow(seconds)
     config = LoopConfig(steps=100, device="cpu", **settings)
     loop = Loop(network, PixelConfig().build(), Source(), config, folder=folder, recipe={})
     told = []
     began = time.perf_counter()
-    found = time_steps(loop, most_seconds=0.6, tell=lambda done, of: told.append((done, of)))
+    found = time_steps(loop, most_seconds=0.6, side=side, tell=lambda done, of: told.append((done, of)))
     return found, network.sizes, told, time.perf_counter() - began
 
 
@@ -57,6 +58,77 @@ def test_a_step_that_takes_too_long_is_reckoned_from_a_few_patches(tmp_path, acc
     # Eight patches of 0.05 s each.
     assert 0.4 <= found.seconds < 4
     assert told[-1][0] == len(told) >= 1
+
+
+def test_a_step_of_a_large_network_is_reckoned_from_parts_of_patches(tmp_path):
+    found, sizes, _, _ = timed(tmp_path, 0.2, side=2)
+    assert (found.whole, found.patches, found.side) == (False, 2, 2)
+    assert set(sizes) == {2}
+    # Eight patches of 0.2 s each: two of half a side's length sleep 0.2 s, a quarter of their pixels apart.
+    assert 8 * 0.2 <= found.seconds < 16
+
+
+def test_parts_are_the_same_place_of_input_and_target():
+    batch = {"input": torch.rand(2, 3, 8, 8), "target": torch.rand(2, 3, 16, 16), "seen": torch.rand(2, 5)}
+    part = cut(batch, 4)
+    assert torch.equal(part["input"], batch["input"][..., :4, :4])
+    assert torch.equal(part["target"], batch["target"][..., :8, :8])
+    assert torch.equal(part["seen"], batch["seen"])
+
+
+def demanded(folder, objective, *, brief):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    config = LoopConfig(steps=1, device="cpu")
+    loop = Loop(network, objective, Source(), config, folder=folder, recipe={})
+    batch = {name: torch.rand(2, 3, 64, 64) for name in ("input", "target")}
+    return demand(loop.stepper, batch, brief=brief)
+
+
+def test_what_a_patch_asks_for_is_reckoned_from_a_part_where_that_is_enough(tmp_path, monkeypatch):
+    whole = demanded(tmp_path, PixelConfig().build(), brief=True)
+    macs = 64 * 64 * 2 * 3 * 4 * 9
+    assert (whole.macs, whole.side) == (macs, 64)
+    monkeypatch.setattr("relume.train.demand._BRIEF", 2 * macs / 4)
+    part = demanded(tmp_path, PixelConfig().build(), brief=True)
+    assert (part.macs, part.side, part.state) == (macs, 32, whole.state)
+    assert part.activations == pytest.approx(whole.activations, rel=0.01)
+    assert demanded(tmp_path, PixelConfig().build(), brief=False) == whole
+    # Other losses may need whole patches.
+    weighted = WeightedConfig().build()
+    assert demanded(tmp_path, weighted, brief=True).side == 64
+
+
+def test_attention_is_counted_and_nothing_is_computed():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(16)
+
+        def forward(self, x):
+            seen.append(x.device.type)
+            tokens = self.norm(x.flatten(2).transpose(1, 2))[:, None]  # B 1 HW 3
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    seen = []
+    network = Attending().train()
+    before = network.norm.running_mean.clone()
+    assert patch_macs(network, torch.rand(2, 3, 4, 4)) == 2 * 16 * 16 * 3
+    assert seen == ["meta"]
+    assert torch.equal(network.norm.running_mean, before)
+
+
+def test_a_network_whose_values_decide_is_counted_as_it_runs():
+    class Deciding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.layer(x) if x.mean() > 0 else x
+
+    assert patch_macs(Deciding(), torch.rand(2, 3, 4, 4)) == 16 * 9
+    assert patch_macs(Deciding(), -torch.rand(2, 3, 4, 4)) == 0
 
 
 def test_a_network_that_is_quick_is_timed_on_whole_batches(tmp_path):

@@ -64,7 +64,7 @@ def _entry(module: ModuleType) -> dict[str, Any]:
         "card": module.CARD.to_json(),
         "variants": {
             name: {
-                "scale": _sketch(module.__name__, name)[0],
+                **_sketch(module.__name__, name)[0],
                 "parameters": variant.parameters,
                 "budgets": _budgets(recipe, name),
                 **_weights(name),
@@ -83,11 +83,12 @@ def _budgets(recipe: str | None, variant: str) -> dict[str, int]:
 
 
 @cache
-def _sketch(module: str, variant: str) -> tuple[int, Counter[str]]:
-    """Return a variant's scale and how many weights of which shape it has, in the form that is used."""
+def _sketch(module: str, variant: str) -> tuple[dict[str, Any], Counter[str]]:
+    """Return what a variant takes and gives, and how many weights of which shape it has in use."""
     with torch.device("meta"):  # nobody looks at the weights, and some are gigabytes
         network = _network(module, variant)
-    return network.contract.scale, forms(network.state_dict())
+    contract = network.contract
+    return {"scale": contract.scale, "cubes": contract.of_cubes}, forms(network.state_dict())
 
 
 def _shapes(systems: Iterable[dict[str, Any]]) -> str:

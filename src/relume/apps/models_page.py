@@ -7,7 +7,7 @@ from typing import Any
 
 from relume.apps.diagram import diagram
 from relume.core.catalogue import WEIGHTS, figure_of
-from relume.core.figures import Row, budgets_in_words, in_words, rows, tried
+from relume.core.figures import Row, budgets_in_words, counted, in_words, rows, tried
 from relume.insight.anatomy import anatomy
 from relume.nn.network import Network
 
@@ -140,7 +140,8 @@ def _variants(system: Mapping[str, Any]) -> Iterator[str]:
 def _shipped(name: str, variant: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     size = (WEIGHTS / variant["weights"]).stat().st_size / 2**20
     yield from (f"### {name}", "", f"Weights come with relume (`{variant['weights']}`, {size:.1f} MiB):", "")
-    yield from ("```sh", f"relume upscale photo.jpg -n {name}", "```", "")
+    given = "cube.mat" if variant["cubes"] else "photo.jpg"
+    yield from ("```sh", f"relume upscale {given} -n {name}", "```", "")
     yield from _made("They were trained", variant, rows(claims, variant["measured"], name))
     told = budgets_in_words(variant["budgets"], variant["trained"])
     yield from ("", f"{told[0].upper()}{told[1:]}.")
@@ -152,16 +153,16 @@ def _tried(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _made(beginning: str, variant: Mapping[str, Any], known: Sequence[Row]) -> Iterator[str]:
-    trained = variant["trained"]
+    trained, kind = variant["trained"], "cube" if variant["cubes"] else "picture"
     claimed = any(row.claimed for row in known)
     yield (
-        f"{beginning} in {trained['of_steps']:,} steps on {trained['pictures']} pictures of "
+        f"{beginning} in {trained['of_steps']:,} steps on {counted(trained['pictures'], kind)} of "
         f"{', '.join(trained['folders'])}, from {trained['start'] or 'scratch'} ({trained['device']}, "
         f"{trained['hours']:.1f} h, seed {trained['seed']}), by"
     )
     yield from ("", "```sh", trained["command"], "```")
     if known:
-        yield from ("", f"| set | pictures | bicubic | measured |{' claimed |' if claimed else ''}")
+        yield from ("", f"| set | {kind}s | bicubic | measured |{' claimed |' if claimed else ''}")
         yield "|---|---|---|---|" + ("---|" if claimed else "")
     for row in known:
         figures = (row.bicubic, row.measured, *((row.claimed,) if claimed else ()))
@@ -173,11 +174,13 @@ def _without_weights(system: Mapping[str, Any], variants: Sequence[str]) -> Iter
         "No weights come with relume" if len(variants) == len(system["variants"]) else "None for the others"
     )
     ways = []
+    cubes = system["variants"][variants[0]]["cubes"]
     if system["recipe"]:
-        command = f"relume train {variants[0]} --data photos/"
+        command = f"relume train {variants[0]} --data {'cubes' if cubes else 'photos'}/"
         ways.append(f"{command:<46}# makes them; another variant likewise")
     if system["card"]["code"]:
-        ways.append(f"{'relume upscale picture.png -n weights.pth':<46}# runs a checkpoint of the authors")
+        command = f"relume upscale {'cube.mat' if cubes else 'picture.png'} -n weights.pth"
+        ways.append(f"{command:<46}# runs a checkpoint of the authors")
     if not ways:
         yield f"{which}, and there is no recipe to make them."
         return

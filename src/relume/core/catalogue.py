@@ -37,6 +37,7 @@ class CatalogueVariant:
         name: its name.
         system: the system it belongs to.
         scale: output pixels for each input pixel along a side.
+        cubes: whether it takes hyperspectral cubes, rather than pictures.
         parameters: how many, in the form that is used.
         budgets: steps that its recipe asks for, by the budget's name; empty without a recipe.
         weights: file name of the weights shipped for it, or None.
@@ -47,6 +48,7 @@ class CatalogueVariant:
     name: str
     system: str
     scale: int
+    cubes: bool
     parameters: int
     budgets: Mapping[str, int]
     weights: str | None
@@ -59,6 +61,11 @@ class CatalogueVariant:
             if (entry["set"], entry["protocol"]) == (dataset, protocol):
                 return entry
         return None
+
+    @property
+    def kind(self) -> str:
+        """What it takes, in a word."""
+        return "cube" if self.cubes else "picture"
 
     @property
     def weights_path(self) -> Path | None:

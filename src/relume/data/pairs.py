@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,6 +179,12 @@ class PairLoader:
         if isinstance(degradation, Located):
             degradation.check(patches.sizes)
         self._pairs = Pairs(patches, degradation, scale=scale, luma=luma)
+
+    def by_itself(self) -> PairLoader:
+        """Return the same without workers: a few batches are there before these have started."""
+        alone = copy.copy(self)
+        alone._config = self._config.model_copy(update={"workers": 0})
+        return alone
 
     def some(self, count: int) -> Batch:
         """Return the first pairs as one batch, made here and now."""

@@ -91,18 +91,27 @@ class Run:
         folder: where log, pictures, state and weights go; made when missing.
         command: the command line that describes the run, kept with the weights.
         observers: who else is told, e.g. a progress bar.
+        only_asked: whether only what the run needs is asked, perhaps for another machine: losses of a large
+            network are then tried on parts of patches, and this machine may lack memory.
 
     Attributes:
         taken_over: share of the network's parameter tensors that came from `recipe.start`.
         demand: what it asks of the machine.
         memory: estimate of the bytes that each process needs.
+        lack: what memory this machine lacks for it, in a sentence; None where it suffices or is not known.
 
     Raises:
-        RelumeError: pictures, weights or the folder cannot be used, or it holds another run.
+        RelumeError: pictures, weights or the folder cannot be used, it holds another run, or it lacks memory.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, *, command: str, observers: Iterable[Observer] = ()
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        command: str,
+        observers: Iterable[Observer] = (),
+        only_asked: bool = False,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -136,12 +145,12 @@ class Run:
                 )
         _freeze(self.network, recipe.frozen)
         degradation = recipe.degradation.build(scale)
-        source_of_batches = PairLoader(
+        self._source = PairLoader(
             self.photos, recipe.data, degradation, scale=scale,
             channels=contract.channels, luma=contract.luma, cubes=contract.of_cubes, seed=recipe.seed,
         )  # fmt: skip
         # Photos that do not fit the network are told first.
-        tried = source_of_batches.some(_TRIED)
+        tried = self._source.some(_TRIED)
         damage = Damage(function=degradation) if recipe.validation.damaged else None
         pairs = _validated(recipe, self.photos, contract, damage)
         self._validation = None
@@ -154,7 +163,7 @@ class Run:
         self.loop = Loop(
             self.network,
             objective,
-            source_of_batches,
+            self._source,
             recipe,
             folder=folder,
             recipe=resolved,
@@ -172,9 +181,11 @@ class Run:
         )
         world = self.loop.accelerator.num_processes
         _refuse_uneven(recipe, world)
-        self.demand = demand(self.loop.stepper, tried)
+        self.demand = demand(self.loop.stepper, tried, brief=only_asked)
         self.memory = self.demand.memory(recipe.data.batch // world // recipe.accumulate)
-        _refuse_lack_of_memory(self.memory, self.loop)
+        self.lack = _lack_of_memory(self.memory, self.loop)
+        if self.lack and not only_asked:
+            raise ConfigError(f"{self.lack}; lower data.batch or data.patch, or raise accumulate")
 
     @property
     def best_path(self) -> Path:
@@ -222,10 +233,13 @@ class Run:
         """
         # Loaders begin by working ahead, so what they can keep up shows only later.
         ahead = self.recipe.data.workers * self.recipe.data.ahead
+        if self.demand.side < self.recipe.data.patch:  # so few steps that workers would only hold them up
+            ahead, self.loop.source = 0, self._source.by_itself()
         tell("timing steps", 0, 2 + ahead + steps)
         timing = time_steps(
-            self.loop, warm_up=2 + ahead, steps=steps, tell=lambda done, of: tell("timing steps", done, of)
-        )
+            self.loop, warm_up=2 + ahead, steps=steps, side=self.demand.side,
+            tell=lambda done, of: tell("timing steps", done, of),
+        )  # fmt: skip
         seconds, validated = None, False
         if self._validation is not None and self.loop.accelerator.is_main_process:
             tell("validating", 0, 1)
@@ -366,21 +380,18 @@ def _refuse_uneven(recipe: Recipe, world: int) -> None:
         )
 
 
-def _refuse_lack_of_memory(needed: int, loop: Loop) -> None:
-    """Refuse what surely does not fit: the estimate leaves out what operations need for a moment.
-
-    Raises:
-        ConfigError: more is needed than there is.
-    """
+def _lack_of_memory(needed: int, loop: Loop) -> str | None:
+    """Tell where more memory is needed than there is, for sure: what is needed for a moment is left out."""
     device = loop.accelerator.device
     left = memory_left(device)
     # Processes on CPUs of one machine share its memory; each GPU has its own.
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
     if left is not None and needed * sharing > left:
-        raise ConfigError(
+        return (
             f"training needs about {needed * sharing / 2**30:.1f} GiB of memory, but {left / 2**30:.1f} GiB "
-            f"is free on {device.type}; lower data.batch or data.patch, or raise accumulate"
+            f"is free on {device.type}"
         )
+    return None
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from relume.core.machine import free_memory, peak_memory
@@ -17,11 +19,18 @@ from relume.data.pairs import workers_watched
 from relume.nn.network import count_parameters
 from relume.train.loop import Loop
 from relume.train.objectives.base import Partnered
+from relume.train.objectives.pixel import PixelObjective
 from relume.train.state import Holdings
 from relume.train.stepping import Stepper
 
 _FEW = 2
 """Patches of each part of a batch that must do where a whole one takes too long; some objectives compare."""
+
+_BRIEF = 50e9
+"""Multiply-accumulates of a few patches that a CPU does in a few seconds."""
+
+_LEAST_SIDE = 16
+"""Shortest side of a part of a patch, in input pixels: few windows of attention are wider."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +42,77 @@ class Demand:
         activations: bytes that one patch leaves for the backward pass, in the network and in all that the
             objective runs beside it.
         state: bytes of weights, gradients, optimiser and running mean.
+        side: of the part of a patch from which the activations are reckoned, in input pixels.
     """
 
     macs: int
     activations: int
     state: int
+    side: int
 
     def memory(self, patches: int) -> int:
         """Return an estimate of the bytes that a process needs with so many patches at once."""
         return self.state + self.activations * patches
 
 
-def demand(stepper: Stepper, batch: Mapping[str, Tensor]) -> Demand:
+def patch_macs(network: nn.Module, patches: Tensor) -> int:
+    """Count the multiply-accumulates of a patch in the training form: of convolutions and matrix products.
+
+    Nothing is computed, unless values decide what the network does; weights and buffers stay.
+
+    Args:
+        network: in training mode.
+        patches: its input.
+    """
+
+    def counted(state: Mapping[str, Tensor], given: Tensor) -> int:
+        # Of attention, the counter knows the products alone, not the kernels that do all at once.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            functional_call(network, dict(state), (given,))
+        return counter.get_total_flops() // 2 // len(given)
+
+    named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    try:
+        return counted({name: value.to("meta") for name, value in named.items()}, patches.to("meta"))
+    except (NotImplementedError, RuntimeError):
+        return counted({name: value.detach().clone() for name, value in named.items()}, patches)
+
+
+def brief_side(macs: int, side: int, stepper: Stepper) -> int:
+    """Return the side of the part of a patch on which a step is quick enough to be tried out.
+
+    It is less than the whole for large networks on a CPU, where each pixel has its own loss: other losses may
+    need whole patches.
+
+    Args:
+        macs: of the whole patch.
+        side: of the whole patch.
+        stepper: the networks and the objective, on their device.
+    """
+    if stepper.accelerator.device.type != "cpu" or not isinstance(stepper.objective, PixelObjective):
+        return side
+    part = side
+    while part // 2 >= _LEAST_SIDE and _FEW * macs * (part / side) ** 2 > _BRIEF:
+        part //= 2
+    return part
+
+
+def cut(batch: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
+    """Return the upper left of each patch of a batch: of so many input pixels a side."""
+    whole = batch["input"].shape[-1]
+    if side == whole:
+        return dict(batch)
+    ends = {name: side * (batch[name].shape[-1] // whole) for name in ("input", "target")}
+    return {**batch, **{name: batch[name][..., :end, :end].contiguous() for name, end in ends.items()}}
+
+
+def demand(stepper: Stepper, batch: Mapping[str, Tensor], *, brief: bool = False) -> Demand:
     """Count what a patch asks for; neither weights, buffers nor random numbers change.
 
     Args:
         stepper: the networks and the objective, on their device.
         batch: as the objective gets it, a few patches.
+        brief: whether parts of the patches may do, from which the activations are reckoned, see `brief_side`.
     """
     holdings, objective = stepper.holdings, stepper.objective
     network, device = stepper.network, stepper.accelerator.device
@@ -60,8 +123,10 @@ def demand(stepper: Stepper, batch: Mapping[str, Tensor]) -> Demand:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             network.train()
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                network(batch["input"])
+            macs = patch_macs(network, batch["input"])
+            whole = batch["input"].shape[-1]
+            side = brief_side(macs, whole, stepper) if brief else whole
+            batch = cut(batch, side)
             held = _Held(holdings)
             with held, stepper.mixed():
                 losses = objective(network, batch)
@@ -82,7 +147,7 @@ def demand(stepper: Stepper, batch: Mapping[str, Tensor]) -> Demand:
             state += value.nbytes * (4 if value.requires_grad else 1)
         state += 2 * sum(buffer.nbytes for buffer in module.buffers())
     state += sum(value.nbytes for value in holdings.average.mean.values())
-    return Demand(counter.get_total_flops() // 2 // patches, kept // patches, state)
+    return Demand(macs, round(kept / patches * (whole / side) ** 2), state, side)
 
 
 class _Held(torch.autograd.graph.saved_tensors_hooks):
@@ -122,7 +187,8 @@ class Timing:
             it cannot be read.
         patches: of each step that was measured. Fewer than the process's share of a batch where that would
             have taken too long: then `seconds` is reckoned from them, and `memory` is theirs.
-        whole: whether they were all.
+        side: of the part of each patch that was taken, likewise, in input pixels.
+        whole: whether they were all, and whole.
     """
 
     steps: int
@@ -130,6 +196,7 @@ class Timing:
     data_share: float
     memory: int | None
     patches: int
+    side: int
     whole: bool
 
 
@@ -139,6 +206,7 @@ def time_steps(
     warm_up: int = 2,
     steps: int = 10,
     most_seconds: float = 30.0,
+    side: int | None = None,
     tell: Callable[[int, int], None],
 ) -> Timing:
     """Take a few real steps and time them; the weights move, but nothing is written.
@@ -151,6 +219,7 @@ def time_steps(
         warm_up: steps that are not counted; loaders that work ahead need as many as they are ahead.
         steps: how many are counted.
         most_seconds: past this time, those that there are must do. Several processes take no notice.
+        side: of the part of each patch that must do where a whole one takes too long (`brief_side`).
         tell: told how many steps of how many are done.
     """
     device = loop.accelerator.device
@@ -158,12 +227,13 @@ def time_steps(
     rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
     batches = loop.source.batches(0, total, rank=rank, world=world, device=device)
     loop.stepper.train()
-    patches, share, reckoned = 0, 0, 1.0
+    patches, share, part, whole_side, reckoned = 0, 0, 0, 0, 1.0
     began = time.perf_counter()
 
     def work(batch: Mapping[str, Tensor], step: int) -> float:
         started = time.perf_counter()
-        loop.stepper.step({name: values[:patches] for name, values in batch.items()}, step)
+        few = {name: values[:patches] for name, values in batch.items()}
+        loop.stepper.step(cut(few, part), step)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - started
@@ -176,16 +246,20 @@ def time_steps(
             waited = time.perf_counter() - started
             if step == 0:
                 patches = share = len(batch["input"])
+                whole_side = batch["input"].shape[-1]
+                part = side or whole_side
+                reckoned = (whole_side / part) ** 2
             few = _FEW * loop.config.accumulate
             # Several processes must take the same steps.
-            if step == 0 and world == 1 and share > few:
-                patches, reckoned = few, share / few
+            if step == 0 and world == 1 and (share > few or reckoned > 1):
+                patches = min(few, share)
+                reckoned *= share / patches
                 seconds = work(batch, step)
                 # The first step is slow where devices and libraries have yet to wake.
                 if seconds * reckoned > most_seconds / 3 and seconds < most_seconds / 3:
                     seconds = work(batch, step)
                 if seconds * reckoned <= most_seconds / 3:
-                    patches, reckoned = share, 1.0
+                    patches, part, reckoned = share, whole_side, 1.0
                     seconds = work(batch, step)
             else:
                 seconds = work(batch, step)
@@ -202,7 +276,8 @@ def time_steps(
         data_share=sum(waited for _, waited in counted) / whole,
         memory=memory,
         patches=patches,
-        whole=patches == share,
+        side=part,
+        whole=patches == share and part == whole_side,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relume.apps.evaluating import Way
     from relume.infer.restorer import Restorer
     from relume.insight.evaluate import Evaluation
+    from relume.insight.leaderboard import Standing
     from relume.measures.protocols import Protocol
 
 
@@ -146,13 +147,7 @@ def _compare(names: list[str], way: Way, output: Path, *, plot: bool) -> None:
         if plot:
             leaderboard.draw_plot(standings, output / f"{stem}-plot.png")
             written.append(f"{output / stem}-plot.png")
-        headings, lines = leaderboard.cells(standings)
-        table = Table(title=title, title_justify="left")
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
-        for line in lines:
-            table.add_row(*map(printable, line))
-        out.print(table)
+        out.print(_board(standings, title))
         say(f"written: {' and '.join(written)}")
     for reason in leaderboard.uncounted(standings):
         say_note(reason)
@@ -162,6 +157,27 @@ def _compare(names: list[str], way: Way, output: Path, *, plot: bool) -> None:
         say_error(failure)
     if failures:
         raise typer.Exit(1)
+
+
+def _board(standings: list[Standing], title: str) -> Table:
+    """Return the leaderboard for a terminal: names are whole, and a set's figures stand below one another."""
+    from relume.insight import leaderboard
+
+    sets = [mean.set_name for mean in standings[0].means]
+    metrics = [metric.upper() for metric in standings[0].means[0].scores]
+    _, lines = leaderboard.cells(standings)
+    table = Table(title=f"{title}; by set: {', '.join(metrics)}", title_justify="left")
+    for heading in ("", "model", "para-\nmeters", "MACs", "s", "MiB"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    for name in sets:
+        table.add_column(printable(name), justify="right", overflow="fold", min_width=6)
+    for scale, model, parameters, macs, seconds, memory, *figures in lines:
+        by_set = (figures[first : first + len(metrics)] for first in range(0, len(figures), len(metrics)))
+        table.add_row(
+            scale, printable(model), parameters, macs, seconds, memory.removesuffix(" MiB"),
+            *("\n".join(each) for each in by_set),
+        )  # fmt: skip
+    return table
 
 
 def _check_outputs(output: Path, recorded: Path | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,21 +200,20 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
     scale = f"x{variant.scale}" if variant.scale > 1 else "same size"
     out.print(f"\n[bold]{variant.name}[/]  {scale}, {variant.parameters:,} parameters")
     if variant.weights:
-        out.print(f"  use it: relume upscale photo.jpg -n {variant.name}")
-        out.print(f"  weights: {variant.weights} {_trained(variant.trained)}", markup=False)
+        given = "cube.mat" if variant.cubes else "photo.jpg"
+        out.print(f"  use it: relume upscale {given} -n {variant.name}")
+        out.print(f"  weights: {variant.weights} {_trained(variant)}", markup=False)
         if "command" in variant.trained:
             out.print(f"  made by: {variant.trained['command']}", markup=False)
             out.print(f"  {budgets_in_words(variant.budgets, variant.trained)}", markup=False)
     elif variant.trained:
         network = tried(variant.name, variant.trained)
-        out.print(
-            f"  measured after a short training of {network}  {_trained(variant.trained)}", markup=False
-        )
+        out.print(f"  measured after a short training of {network}  {_trained(variant)}", markup=False)
         out.print(f"  which was: {variant.trained['command']}", markup=False)
     known = rows(system.card["claims"], variant.measured, variant.name)
     if not known:
         return
-    headings = ("paper", "measured", "bicubic", "pictures")
+    headings = ("paper", "measured", "bicubic", f"{variant.kind}s")
     told = [
         (*map(in_words, (row.claimed, row.measured, row.bicubic)), str(row.pictures or "")) for row in known
     ]
@@ -232,20 +230,27 @@ def _show_ways(system: System, without: list[str]) -> None:
     if not without:
         return
     out.print(f"\nno weights with us for {', '.join(without)}")
+    cubes = system.variants[without[0]].cubes
     if system.recipe:
         told = f"{system.recipe.replace('.', '/')}.py"
-        out.print(f"  make them: relume train {without[0]} --data FOLDER", soft_wrap=True)
+        folder = "FOLDER_OF_CUBES" if cubes else "FOLDER"
+        out.print(f"  make them: relume train {without[0]} --data {folder}", soft_wrap=True)
         out.print(f"  (what goes before, if anything, is told by {told})")
     if system.card["code"]:
-        out.print("  run a checkpoint of the authors: relume upscale PICTURE -n FILE", soft_wrap=True)
+        given = "CUBE.mat" if cubes else "PICTURE"
+        out.print(f"  run a checkpoint of the authors: relume upscale {given} -n FILE", soft_wrap=True)
 
 
-def _trained(trained: Mapping[str, Any]) -> str:
+def _trained(variant: CatalogueVariant) -> str:
+    from relume.core.figures import counted
+
+    trained = variant.trained
     if trained["by"] != "relume":
         return f"(by {trained['by']})"
     return (
         f"(trained by {trained['by']}: {trained['of_steps']:,} steps in {trained['hours']:.2f} h on "
-        f"{trained['device']}, {trained['pictures']} pictures of {', '.join(trained['folders'])}, "
+        f"{trained['device']}, {counted(trained['pictures'], variant.kind)} of "
+        f"{', '.join(trained['folders'])}, "
         f"seed {trained['seed']}, from {trained['start'] or 'scratch'})"
     )
 

@@ -94,7 +94,7 @@ def train(
         out.print(written(recipe), markup=False, end="")
         return
     if dry_run:
-        _rehearse(recipe, written(recipe), where)
+        _rehearse(recipe, written(recipe), where, for_gpus=budget == "gpu")
         return
     folder = run or Path("runs") / name
     with progress_bar() as bar:
@@ -129,8 +129,15 @@ def _saying(where: str) -> Iterator[None]:
         raise error.of(where) from error
 
 
-def _rehearse(recipe: Recipe, text: str, where: str) -> None:
-    """Print what a recipe needs, as it shows over a few real steps in a folder that goes again."""
+def _rehearse(recipe: Recipe, text: str, where: str, *, for_gpus: bool) -> None:
+    """Print a recipe and what it needs, then what shows over a few real steps in a folder that goes again.
+
+    Args:
+        recipe: the recipe.
+        text: the same as YAML.
+        where: which recipe it is, for messages.
+        for_gpus: whether the budget asked for is one for GPUs.
+    """
     from relume.nn.network import count_parameters
     from relume.recipes.runner import Run
     from relume.train.demand import memory_left, trained_parameters
@@ -145,35 +152,49 @@ def _rehearse(recipe: Recipe, text: str, where: str) -> None:
 
         tell("looking at the photos, trying the losses on two patches", 0, None)
         with _saying(where):
-            prepared = Run(recipe, Path(place) / "run", command="")
-        loop = prepared.loop
-        left = memory_left(loop.accelerator.device)
-        rehearsal = prepared.rehearse(tell=tell)
+            prepared = Run(recipe, Path(place) / "run", command="", only_asked=True)
+        loop, network, patch = prepared.loop, prepared.network, recipe.data.patch
+        device = loop.accelerator.device
+        left = memory_left(device)
         main, world = loop.accelerator.is_main_process, loop.accelerator.num_processes
+        each = recipe.data.batch // world // recipe.accumulate
+        processes = f"{world} process{'es' if world > 1 else ''} with {recipe.accumulate} x {each} each"
+        if main:
+            out.print(text, markup=False)
+            rows = {
+                "parameters": f"{count_parameters(network):,}, {trained_parameters(network):,} trained",
+                "multiply-accumulates": f"{prepared.demand.macs / 1e9:.3f} G for a patch of {patch}x{patch}",
+                "batch": f"{recipe.data.batch} patches: {processes}",
+                "memory": f"{megabytes(prepared.memory)} estimated, {megabytes(left)} free, on {device}",
+            }
+            _print_rows(rows)
+        rehearsal = None if prepared.lack else prepared.rehearse(tell=tell)
         loop.part()
     if not main:
         return
-    network, timing, patch = prepared.network, rehearsal.timing, recipe.data.patch
-    each = recipe.data.batch // world // recipe.accumulate
-    processes = f"{world} process{'es' if world > 1 else ''} with {recipe.accumulate} x {each} each"
-    whole = timedelta(seconds=round(rehearsal.whole_seconds))
-    how, held = f"median of {timing.steps}", f"{megabytes(timing.memory)} the most that a process held"
+    if rehearsal is None:
+        _print_rows({"time": f"cannot be taken on this machine: {prepared.lack}"})
+        return
+    timing = rehearsal.timing
+    how, held = f"median of {timing.steps}", f"{megabytes(timing.memory)} was the most of a process"
     if not timing.whole:
-        how, held = f"{how}, reckoned from {timing.patches} patches", "not measured with a whole batch"
+        of = "" if timing.side == patch else f" of {timing.side}x{timing.side}"
+        how, held = f"{how}, reckoned from {timing.patches} patches{of}", "not measured with a whole batch"
+    if for_gpus and device.type == "cpu":
+        how = f"{how}; on the CPU of this machine, while the budget is meant for a GPU"
     rows = {
-        "parameters": f"{count_parameters(network):,}, {trained_parameters(network):,} trained",
-        "multiply-accumulates": f"{prepared.demand.macs / 1e9:.3f} G for a patch of {patch}x{patch}",
-        "batch": f"{recipe.data.batch} patches: {processes}",
-        "memory": f"{megabytes(prepared.memory)} estimated, "
-        f"{held}, {megabytes(left)} free before, on {loop.accelerator.device}",
+        "memory in use": held,
         "time": f"{timing.seconds:.4g} s a step ({how})",
-        "waiting for data": f"{timing.data_share:.1%} of the time",
+        "waiting for data": "not measured" if timing.side < patch else f"{timing.data_share:.1%} of the time",
     }
     if rehearsal.validation_seconds is not None:
         part = "" if rehearsal.validated else ", reckoned from a part of a picture"
         rows["a validation"] = f"{rehearsal.validation_seconds:.3g} s{part}"
-    rows["the whole run"] = f"{whole} for {recipe.steps:,} steps"
-    out.print(text, markup=False)
+    rows["the whole run"] = f"{timedelta(seconds=round(rehearsal.whole_seconds))} for {recipe.steps:,} steps"
+    _print_rows(rows)
+
+
+def _print_rows(rows: Mapping[str, str]) -> None:
     for name, value in rows.items():
         out.print(f"{name:<22}{value}", markup=False)
 
