@@ -39,13 +39,15 @@ class Source:
             yield {name: torch.rand(SHARE, 3, 4, 4) for name in ("input", "target")}
 
 
-def timed(folder, seconds, *, side=None, **settings):
+def timed(folder, seconds, *, most_seconds=0.6, side=None, **settings):
     network = Slow(seconds)
     config = LoopConfig(steps=100, device="cpu", **settings)
     loop = Loop(network, PixelConfig().build(), Source(), config, folder=folder, recipe={})
     told = []
     began = time.perf_counter()
-    found = time_steps(loop, most_seconds=0.6, side=side, tell=lambda done, of: told.append((done, of)))
+    found = time_steps(
+        loop, most_seconds=most_seconds, side=side, tell=lambda done, of: told.append((done, of))
+    )
     return found, network.sizes, told, time.perf_counter() - began
 
 
@@ -132,15 +134,15 @@ def test_a_network_whose_values_decide_is_counted_as_it_runs():
 
 
 def test_a_network_that_is_quick_is_timed_on_whole_batches(tmp_path):
-    found, sizes, told, _ = timed(tmp_path, 0.001)
+    found, sizes, told, _ = timed(tmp_path, 0.001, most_seconds=60)
     assert (found.whole, found.patches, found.steps) == (True, SHARE, 10)
     assert sizes[-10:] == [SHARE] * 10
     assert told == [(done, 12) for done in range(1, 13)]
     assert found.seconds >= 0.008
 
 
-@pytest.mark.parametrize(("seconds", "done"), [(0.001, True), (2.0, False)])
-def test_a_validation_that_takes_too_long_is_reckoned_from_a_part(tmp_path, monkeypatch, seconds, done):
+@pytest.mark.parametrize(("seconds", "most", "done"), [(0.001, 60, True), (2.0, 1.5, False)])
+def test_a_validation_that_takes_too_long_is_reckoned_from_a_part(tmp_path, monkeypatch, seconds, most, done):
     monkeypatch.setattr("relume.train.validation._PART", 1)
     pair = Pair(
         set_name="s", name="p", low=torch.rand(3, 16, 16), high=torch.rand(3, 16, 16), low_source="given",
@@ -150,7 +152,7 @@ def test_a_validation_that_takes_too_long_is_reckoned_from_a_part(tmp_path, monk
     config = ValidationConfig(pictures=0, protocol="sr-rgb")
     validation = Validation(config, [pair], contract=contract, folder=tmp_path)
     network = Slow(seconds / 20)
-    found, validated = validation.rehearse(network, most_seconds=1.5)
+    found, validated = validation.rehearse(network, most_seconds=most)
     assert validated == done
     assert len(network.sizes) == (3 if done else 2)
     if not done:
