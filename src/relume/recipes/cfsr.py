@@ -56,8 +56,8 @@ _BLIND_X2: dict[str, dict[str, Any]] = {
 }
 # Without an encoder of features the discriminator alone asks for texture, so its part is small. It pulls all
 # cells of flat places into one direction: without the grid's loss a pattern of `scale` pixels shows after 500
-# steps at strength 1, and without the loss of flat places a fine hatching, in spite of the former; with a fifth
-# of this loss it is back after 1,200.
+# steps at strength 1, and without the loss of flat places a fine hatching, in spite of the former, which is
+# back after 1,200 steps with a fifth of that loss.
 _GRID = 5.0
 _FLAT = 15.0
 _ADVERSARY = {2: 0.01, 4: 0.005}
