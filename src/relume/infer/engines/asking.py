@@ -17,27 +17,18 @@ _AT_ONCE = 64 << 20
 """Bytes that allocators set aside in one piece, however little is asked of them."""
 
 
-class TileMemory:
-    """What a library takes on the CPU for a tile of a model.
+def ask_for_memory(network: Network, pixels: int) -> None:
+    """See whether what a library takes on the CPU for a tile is to be had; nothing is kept.
 
     Args:
         network: the model.
+        pixels: of the tile, input pixels.
+
+    Raises:
+        MemoryError: it is not.
     """
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-
-    def ask(self, pixels: int) -> None:
-        """See whether it is to be had; nothing is kept.
-
-        Args:
-            pixels: of the tile, input pixels.
-
-        Raises:
-            MemoryError: it is not.
-        """
-        count = _AT_ONCE + int(_LIBRARY * bytes_per_pixel(self._network) * pixels)
-        try:
-            mmap.mmap(-1, count).close()
-        except OSError as error:
-            raise MemoryError(f"{count} bytes for a tile are not to be had") from error
+    count = _AT_ONCE + int(_LIBRARY * bytes_per_pixel(network) * pixels)
+    try:
+        mmap.mmap(-1, count).close()
+    except OSError as error:
+        raise MemoryError(f"{count} bytes for a tile are not to be had") from error

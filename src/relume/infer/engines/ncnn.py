@@ -15,7 +15,7 @@ from torch import Tensor
 from relume.core.files import whole
 from relume.core.machine import cache_folder
 from relume.core.silence import silent_stderr
-from relume.infer.engines.asking import TileMemory
+from relume.infer.engines.asking import ask_for_memory
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import digest
 from relume.nn.network import Network
@@ -49,7 +49,7 @@ class NcnnEngine(Engine):
 
     def __init__(self, network: Network, place: Place, *, files: Sequence[Path] = ()) -> None:
         super().__init__(network, place)
-        self._memory = TileMemory(network)
+        self._network = network
         import ncnn
 
         on_gpu = place.device.startswith("vulkan")
@@ -86,7 +86,7 @@ class NcnnEngine(Engine):
 
     def __call__(self, low: Tensor) -> Tensor:
         if self._vulkan is None:
-            self._memory.ask(low.shape[-2] * low.shape[-1])
+            ask_for_memory(self._network, low.shape[-2] * low.shape[-1])
         return torch.stack([self._one(picture) for picture in low])
 
     def _one(self, picture: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from relume.infer.engines.asking import TileMemory
+from relume.infer.engines.asking import ask_for_memory
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import INPUT, kept
 from relume.nn.network import Network
@@ -31,7 +31,7 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, network: Network, place: Place, *, files: Sequence[Path] = ()) -> None:
         super().__init__(network, place)
-        self._memory = TileMemory(network)
+        self._network = network
         import onnxruntime as runtime
 
         path = files[0] if files else kept(network)
@@ -53,7 +53,7 @@ class OnnxRuntimeEngine(Engine):
 
     def __call__(self, low: Tensor) -> Tensor:
         if self.place.device == "cpu":
-            self._memory.ask(low.shape[-2] * low.shape[-1])
+            ask_for_memory(self._network, low.shape[-2] * low.shape[-1])
         # One picture at a time: the exported graph has a batch of one.
         return torch.cat([self._one(picture[None]) for picture in low])
 

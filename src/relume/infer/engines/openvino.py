@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relume.core.machine import cache_folder
 from relume.core.signal_stack import own_signal_stack
-from relume.infer.engines.asking import TileMemory
+from relume.infer.engines.asking import ask_for_memory
 from relume.infer.engines.base import Engine, EngineError, Place
 from relume.infer.engines.onnx_file import kept
 from relume.nn.network import Network
@@ -45,7 +45,7 @@ class OpenVinoEngine(Engine):
         super().__init__(network, place)
         import openvino
 
-        self._memory = TileMemory(network)
+        self._network = network
         path = files[0] if files else kept(network)
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[place.precision],
@@ -68,7 +68,7 @@ class OpenVinoEngine(Engine):
 
     def __call__(self, low: Tensor) -> Tensor:
         batch, channels, height, width = low.shape
-        self._memory.ask(height * width)
+        ask_for_memory(self._network, height * width)
         output = torch.empty(batch, channels, height * self.scale, width * self.scale)
         for picture, part in zip(low.split(1), output.split(1), strict=True):
             # Where memory runs out OpenVINO returns as if nothing had happened, its output as it was before.
