@@ -127,9 +127,12 @@ def test_a_network_whose_values_decide_is_counted_as_it_runs():
             self.layer = nn.Conv2d(3, 3, 1)
 
         def forward(self, x):
-            return self.layer(x) if x.mean() > 0 else x
+            if x.mean() <= 0:
+                return x
+            tokens = self.layer(x).flatten(2)[:, None]  # B 1 3 HW
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
 
-    assert patch_macs(Deciding(), torch.rand(2, 3, 4, 4)) == 16 * 9
+    assert patch_macs(Deciding(), torch.rand(2, 3, 4, 4)) == 16 * 9 + 2 * 3 * 3 * 16
     assert patch_macs(Deciding(), -torch.rand(2, 3, 4, 4)) == 0
 
 
