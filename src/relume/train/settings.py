@@ -13,18 +13,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserConfig(Config):
-    """Adam (Kingma & Ba, arXiv:1412.6980) or AdamW (Loshchilov & Hutter, arXiv:1711.05101).
+    """Adam (Kingma & Ba, arXiv:1412.6980), AdamW (Loshchilov & Hutter, arXiv:1711.05101) or Muon.
 
     Attributes:
-        name: which of the two.
+        name: which of the three; Muon is that of `train.muon`.
         learning_rate: the highest one, reached after the warm-up.
-        betas: decay of the first and second moment.
-        weight_decay: decoupled for AdamW, added to the gradient for Adam.
+        betas: decay of Adam's first and second moment, which Muon takes for what is no matrix.
+        momentum: decay of Muon's mean gradient; the others have none.
+        weight_decay: decoupled for AdamW and Muon, added to the gradient for Adam.
     """
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    momentum: Fraction = 0.95
     weight_decay: NonNegativeFloat = 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from relume.core.errors import RelumeError
 from relume.train.ema import WeightAverage
+from relume.train.muon import Muon
 from relume.train.objectives.base import Drawing, Objective, Partnered, Placed, Recording, Share
 from relume.train.settings import LoopConfig, OptimiserConfig, ScheduleConfig
 from relume.train.state import Holdings
@@ -34,12 +35,20 @@ def learning_rate(step: int, steps: int, optimiser: OptimiserConfig, schedule: S
     return optimiser.learning_rate * (schedule.floor + (1 - schedule.floor) * cosine)
 
 
-def build_optimiser(parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Return the optimiser that the config names."""
+def build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """Return the optimiser that the config names, of all the network's parameters."""
+    if config.name == "muon":
+        return Muon(
+            network,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     # Fused: hundreds of small tensors are updated in one call, which on a CPU saves 5 % of CFSR's step.
     return kind(
-        parameters,
+        network.parameters(),
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
@@ -106,10 +115,7 @@ class Stepper:
         self._wrapped: dict[str, nn.Module] = {
             name: accelerator.prepare(module) for name, module in networks.items()
         }
-        optimisers = {
-            name: build_optimiser(module.parameters(), self._configs[name])
-            for name, module in networks.items()
-        }
+        optimisers = {name: build_optimiser(module, self._configs[name]) for name, module in networks.items()}
         self.holdings = Holdings(networks, optimisers, WeightAverage(self.network, config.ema))
         self.scaler = torch.amp.GradScaler(device.type) if config.precision == "fp16" else None
         self._buffers = [buffer for module in networks.values() for buffer in module.buffers()]
