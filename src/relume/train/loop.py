@@ -132,7 +132,9 @@ class Loop:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.accelerator = Accelerator(
-            cpu=config.device == "cpu",
+            # Without a GPU, accelerate has several processes share the work only where it is told of the CPU:
+            # each would else train on its own.
+            cpu=config.device == "cpu" or not torch.accelerator.is_available(),
             mixed_precision="no",
             # Buffers of the first process are not sent before each forward: a partner that is called twice
             # in a step would find its own changed under the gradient.
