@@ -35,9 +35,10 @@ def desk(tmp_path_factory):
 
 
 def launch(desk, launcher, *arguments):
+    without_gpus = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, *launcher, *arguments],
-        cwd=desk, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=desk, capture_output=True, text=True, timeout=300, env=without_gpus,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
