@@ -221,9 +221,9 @@ def main() -> None:
     if options.authors_code:
         last = best["the authors' module"] / best["+ fused Adam (relume train)"]
         console.print(
-            f"the authors' module takes {last:.2f} times ours; gradients agree to {difference.exact:.1e} in float64 "
-            f"and {difference.both:.1e} in float32, where rounding alone moves ours by {difference.ours:.1e} and "
-            f"theirs by {difference.theirs:.1e}"
+            f"the authors' module takes {last:.2f} times ours; gradients agree to {difference.exact:.1e} in "
+            f"float64 and {difference.both:.1e} in float32, where rounding alone moves ours by "
+            f"{difference.ours:.1e} and theirs by {difference.theirs:.1e}"
         )
 
 
