@@ -19,6 +19,7 @@ from relume.train.observers import Curve, JsonLog, read_log, tensorboard_log
 from relume.train.settings import LoopConfig, OptimiserConfig, ScheduleConfig
 from relume.train.state import FILE, numbered, numbered_paths
 from relume.train.stepping import learning_rate
+from relume.train.validation import ValidationConfig
 
 
 class Shrinking:
@@ -205,6 +206,11 @@ def test_another_figure_can_decide_and_its_lowest_can_be_best(tmp_path):
     run.run()
     assert kept == [20, 40]
     assert run.progress.best == -40
+
+
+def test_the_lowest_angle_is_best_and_the_highest_of_all_else():
+    best = [ValidationConfig(protocol="cube", best=name).lowest for name in ("sam", "psnr", "ssim")]
+    assert best == [True, False, False]
 
 
 def test_log_tells_the_share_of_waiting_for_data(tmp_path):

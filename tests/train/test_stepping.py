@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from relume.core.errors import RelumeError
-from relume.train.objectives.base import Partnered, Placed
+from relume.train.objectives.base import LOGGED, Partnered, Placed
 from relume.train.objectives.pixel import PixelConfig
 from relume.train.settings import LoopConfig, OptimiserConfig
 from relume.train.stepping import Stepper
@@ -131,6 +131,7 @@ def test_partner_learns_beside_and_both_are_as_written_out_by_hand():
         second.step()
         assert outcome.values["partner_loss"].item() == pytest.approx(losses["loss"].item(), abs=1e-5)
         assert {"loss", "pixel", "real", "fake", "partner_loss", "partner_gradient"} <= outcome.values.keys()
+        assert outcome.values.keys() - {"pixel"} <= {*LOGGED}
     assert objective.calls == [False, True] * 5
     for mine, other in ((network, ours), (objective.partner, by_hand.partner)):
         state = other.state_dict()

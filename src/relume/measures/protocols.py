@@ -54,6 +54,10 @@ class Protocol:
         """The names of what `measure` returns."""
         return ("psnr", "ssim", "sam") if self.of_cubes else ("psnr", "ssim")
 
+    def lowest_is_best(self, figure: str) -> bool:
+        """Whether less of a figure is better: an angle is an error, decibels and likeness are not."""
+        return figure == "sam"
+
     @property
     def of_cubes(self) -> bool:
         """Whether cubes are measured, rather than pictures."""

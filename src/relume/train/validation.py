@@ -31,7 +31,6 @@ class ValidationConfig(Config):
         protocol: how it is measured.
         pictures: how many of the set are saved as pictures, beside bicubic and target.
         best: the figure that decides which weights are best.
-        lowest: whether the lowest of it is best, rather than the highest.
         damaged: whether its low pictures are made by the recipe's degradation, picture i of a folder by seed
             i, rather than given or shrunk by bicubic.
     """
@@ -40,8 +39,12 @@ class ValidationConfig(Config):
     protocol: str = "sr-y"
     pictures: NonNegativeInt = 2
     best: str = "psnr"
-    lowest: bool = False
     damaged: bool = False
+
+    @property
+    def lowest(self) -> bool:
+        """Whether the lowest of the figure is best, rather than the highest."""
+        return protocol(self.protocol).lowest_is_best(self.best)
 
     @field_validator("protocol")
     @classmethod

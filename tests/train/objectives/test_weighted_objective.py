@@ -104,6 +104,8 @@ def test_a_config_is_written_and_read_again(tmp_path):
         ({"parts": ["l2"]}, "unknown loss 'l2'; did you mean 'l1'"),
         ({"parts": ["l1", "l1"]}, "two losses are called 'l1'; give one a label"),
         ({"parts": [{"name": "l1", "label": "adversarial"}]}, "two losses are called 'adversarial'"),
+        ({"parts": [{"name": "l1", "label": "real"}]}, "the log has another figure called 'real'"),
+        ({"parts": [{"name": "l1", "label": "step"}]}, "the log has another figure called 'step'"),
         ({"parts": [{"name": "ssim", "peek": 3}]}, "peek"),
         ({"parts": [{"name": "ssim", "weight": 0}]}, "greater than 0"),
         ({"parts": []}, "teaches nothing"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -12,6 +12,31 @@ from torch import Tensor, nn
 
 from relume.train.settings import OptimiserConfig
 from relume.train.state import undisturbed_random
+
+LOGGED = (
+    "step", "validation", "notice", "loss", "gradient", "learning_rate", "loss_scale", "seconds_per_step",
+    "data_share", "partner_loss", "partner_gradient", "real", "fake", "penalty", "right",
+)  # fmt: skip
+"""What a line of the log has besides an objective's losses: the loop's own figures and partners'."""
+
+
+def refuse_names(shown: Iterable[str], others: Collection[str] = ()) -> None:
+    """Refuse losses under one name, or under one that the log has for something else.
+
+    Args:
+        shown: the names of losses that may be chosen.
+        others: those that the objective gives to what else it logs.
+
+    Raises:
+        ValueError: which name it is, for a validator to say.
+    """
+    taken = set(others)
+    for name in shown:
+        if name in LOGGED:
+            raise ValueError(f"the log has another figure called {name!r}; give the loss another label")
+        if name in taken:
+            raise ValueError(f"two losses are called {name!r}; give one a label of its own")
+        taken.add(name)
 
 
 class Objective(Protocol):

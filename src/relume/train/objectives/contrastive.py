@@ -22,7 +22,7 @@ from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.discriminators.pcl import LAYERS, PCLDiscriminatorConfig, from_official
 from relume.nn.encoders.opening import no_models
 from relume.nn.partners import begin
-from relume.train.objectives.base import Share, drawn_alike
+from relume.train.objectives.base import Share, drawn_alike, refuse_names
 from relume.train.settings import OptimiserConfig
 from relume.train.strategies.pcl_sr import (
     Features,
@@ -76,8 +76,7 @@ class ContrastiveConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> ContrastiveConfig:
-        if self.distance.shown in ("loss", "contrastive", "adversarial"):
-            raise ValueError(f"two losses are called {self.distance.shown!r}; give distance another label")
+        refuse_names([self.distance.shown], ("contrastive", "adversarial"))
         if self.halved and self.kind not in ("cosine", "l2", "l1"):
             raise ValueError(f"halved is for cosine, l2 and l1; {self.kind} takes the mean of its layers")
         return self

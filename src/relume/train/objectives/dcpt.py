@@ -21,6 +21,7 @@ from relume.nn.classifier import FeatureClassifierConfig
 from relume.nn.encoders.base import tapped
 from relume.nn.encoders.opening import no_models
 from relume.nn.partners import begin
+from relume.train.objectives.base import refuse_names
 from relume.train.settings import OptimiserConfig
 from relume.train.strategies.dcpt import classifier_from_official, focal_loss, right_share
 
@@ -54,8 +55,7 @@ class DCPTConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> DCPTConfig:
-        if self.distance.shown in ("loss", "classification", "right"):
-            raise ValueError(f"two losses are called {self.distance.shown!r}; give distance another label")
+        refuse_names([self.distance.shown], ("classification",))
         return self
 
     def build(self) -> DCPTObjective:

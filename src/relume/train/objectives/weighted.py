@@ -23,7 +23,7 @@ from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.train.objectives.adversarial import AdversarialConfig, Adversary, Judged
-from relume.train.objectives.base import Share, drawn_alike
+from relume.train.objectives.base import Share, drawn_alike, refuse_names
 from relume.train.objectives.distillation import DistillationConfig, Lesson
 
 
@@ -45,11 +45,7 @@ class WeightedConfig(Config):
     def _fits(self) -> WeightedConfig:
         if not self.parts and self.adversarial is None and self.distillation is None:
             raise ValueError("an objective without a loss teaches nothing; name some under parts")
-        taken = {"loss", "adversarial", "teacher", "teacher_features"}
-        for part in self.parts:
-            if part.shown in taken:
-                raise ValueError(f"two losses are called {part.shown!r}; give one a label of its own")
-            taken.add(part.shown)
+        refuse_names((part.shown for part in self.parts), ("adversarial", "teacher", "teacher_features"))
         return self
 
     def build(self) -> WeightedObjective:
