@@ -260,7 +260,9 @@ def test_what_a_run_meant_for_another_machine_needs_is_told_without_it(desk):
     assert yaml.safe_load(recipe)["data"]["batch"] == 100_000_000
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in told.strip().splitlines())
     assert list(rows) == ["parameters", "multiply-accumulates", "batch", "memory", "time"]
-    assert re.fullmatch(r"[\d.]+ GiB estimated, [\d.]+ [GM]iB free, on cpu", rows["memory"])
+    assert re.fullmatch(
+        r"[\d.]+ GiB estimated beside what is held now, [\d.]+ [GM]iB free, on cpu", rows["memory"]
+    )
     assert re.match(r"cannot be taken on this machine: training needs about .* GiB of memory", rows["time"])
     refused = train(desk, *lacking, expect=1)
     assert "GiB is free on cpu; lower data.batch" in refused.stderr

@@ -165,7 +165,8 @@ def _rehearse(recipe: Recipe, text: str, where: str, *, for_gpus: bool) -> None:
                 "parameters": f"{count_parameters(network):,}, {trained_parameters(network):,} trained",
                 "multiply-accumulates": f"{prepared.demand.macs / 1e9:.3f} G for a patch of {patch}x{patch}",
                 "batch": f"{recipe.data.batch} patches: {processes}",
-                "memory": f"{megabytes(prepared.memory)} estimated, {megabytes(left)} free, on {device}",
+                "memory": f"{megabytes(prepared.memory)} estimated beside what is held now, "
+                f"{megabytes(left)} free, on {device.type}",
             }
             _print_rows(rows)
         rehearsal = None if prepared.lack else prepared.rehearse(tell=tell)
