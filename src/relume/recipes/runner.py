@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 
 from relume.core.catalogue import find_variant, systems
-from relume.core.checkpoints import Header, write_checkpoint
+from relume.core.checkpoints import write_checkpoint
 from relume.core.contract import Contract
 from relume.core.errors import ConfigError, RelumeError, naming
 from relume.core.files import alone_in
-from relume.core.machine import processor_name, versions
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
 from relume.data.degradations.base import Telling
 from relume.data.pairs import PairLoader
 from relume.data.patches import PhotoList
 from relume.data.preparation.reading import PieceList
 from relume.models import zoo
-from relume.nn.network import Network, count_parameters
+from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
 from relume.recipes.base import Recipe
+from relume.recipes.provenance import Origin, header_of
 from relume.train.demand import Timing, demand, memory_left, time_steps
 from relume.train.loop import Loop, Observer
 from relume.train.objectives.base import Classifying
@@ -255,32 +255,16 @@ class Run:
         network.load_state_dict(dict(state))
         if finished:
             apply_steps(network, zoo.variant(recipe.variant).steps)
-        header = Header(
-            model=self.system,
-            variant=zoo.variant_of(self.system, recipe.network, network.steps, wanted=recipe.variant),
-            config=recipe.network.model_dump(mode="json"),
-            steps=network.steps,
-            trained={
-                "by": "relume",
-                "step": step,
-                "of_steps": recipe.steps,
-                "hours": round(self.loop.progress.seconds / 3600, 3),
-                "device": str(device),
-                "processor": processor_name(),
-                "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-                **versions(),
-                "processes": self.loop.accelerator.num_processes,
-                "pictures": len(self.photos.paths),
-                "pictures_sha256": self.photos.digest,
-                "folders": [_public_name(folder) for folder in recipe.data.folders],
-                "seed": recipe.seed,
-                "start": _without_absolute(recipe.start),
-                "taken_over": round(self.taken_over, 4),
-                "parameters": count_parameters(network),
-                "command": self.command,
-            },
-            recipe=_without_places(recipe.model_dump(mode="json")),
+        origin = Origin(
+            step=step,
+            hours=self.loop.progress.seconds / 3600,
+            device=device,
+            processes=self.loop.accelerator.num_processes,
+            photos=self.photos,
+            taken_over=self.taken_over,
+            command=self.command,
         )
+        header = header_of(network, recipe, origin)
         write_checkpoint(path, network.state_dict(), header)
 
 
@@ -315,29 +299,6 @@ def _freeze(network: Network, beginnings: tuple[str, ...]) -> None:
             value.requires_grad_(False)
     if not any(value.requires_grad for value in network.parameters()):
         raise ConfigError(f"frozen: {', '.join(beginnings)} leave nothing to train")
-
-
-def _public_name(folder: Path) -> str:
-    """The last two parts of a folder's name: which set it is, not where the user keeps it."""
-    return "/".join(folder.resolve().parts[-2:])
-
-
-def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Shorten names of folders and files in a recipe that travels with the weights."""
-    recipe["data"]["folders"] = [_public_name(Path(folder)) for folder in recipe["data"]["folders"]]
-    if recipe["validation"]["folder"] is not None:
-        recipe["validation"]["folder"] = _public_name(Path(recipe["validation"]["folder"]))
-    shortened: dict[str, Any] = _without_absolute(recipe)
-    return shortened
-
-
-def _without_absolute(value: Any) -> Any:
-    """Shorten absolute paths anywhere in plain values: a start, an encoder, a teacher."""
-    if isinstance(value, Mapping):
-        return {name: _without_absolute(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_without_absolute(each) for each in value]
-    return _public_name(Path(value)) if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _steps_done(folder: Path, resolved: Mapping[str, Any]) -> int:

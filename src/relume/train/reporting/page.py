@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from relume.core.files import write_text
+from relume.core.places import without_places
 from relume.train.reporting.album import Shot, shots, spread
 from relume.train.reporting.charts import COLOURS, Line, chart, refuse_missing
 from relume.train.reporting.dress import SCRIPT, STYLE
@@ -277,7 +278,7 @@ def _about(run: RunRecord, name: str) -> list[Markup]:
     if facts:
         parts += [element("h2", f"State{of}"), _facts(facts)]
     if run.recipe:
-        parts += [element("h2", f"Recipe{of}"), element("pre", as_json(_without_places(run.recipe)))]
+        parts += [element("h2", f"Recipe{of}"), element("pre", as_json(without_places(run.recipe)))]
     return parts
 
 
@@ -305,17 +306,6 @@ def _about_weights(weights: Weights) -> dict[str, Any]:
     facts |= {key.replace("_", " "): value for key, value in header.trained.items()}
     facts |= {f"measured {number}": as_json(dict(row)) for number, row in enumerate(header.measured, start=1)}
     return {key: value for key, value in facts.items() if value not in (None, "", [], {})}
-
-
-def _without_places(value: Any) -> Any:
-    """Shorten full paths to their last two parts: a page is shown to others, where folders lie is private."""
-    if isinstance(value, Mapping):
-        return {key: _without_places(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_places(inner) for inner in value]
-    if isinstance(value, str) and Path(value).is_absolute():
-        return "/".join(Path(value).parts[-2:])
-    return value
 
 
 def _facts(facts: Mapping[str, Any]) -> Markup:

@@ -1,0 +1,88 @@
+"""What trained weights say of where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from relume.core.catalogue import find_variant
+from relume.core.checkpoints import Header
+from relume.core.machine import processor_name, versions
+from relume.core.places import public_name, without_places
+from relume.data.patches import PhotoList
+from relume.data.preparation.reading import PieceList
+from relume.models import zoo
+from relume.nn.network import Network, count_parameters
+from relume.recipes.base import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """How far a run has come, by what.
+
+    Attributes:
+        step: steps done.
+        hours: that they took.
+        device: on which.
+        processes: how many shared the work.
+        photos: that were learnt from.
+        taken_over: share of the network's parameter tensors that came from the recipe's start.
+        command: the command line that describes the run.
+    """
+
+    step: int
+    hours: float
+    device: torch.device
+    processes: int
+    photos: PhotoList | PieceList
+    taken_over: float
+    command: str
+
+
+def header_of(network: Network, recipe: Recipe, origin: Origin) -> Header:
+    """Return what a file of the network's weights says of itself; where the user keeps things stays out.
+
+    Args:
+        network: in the form in which it is written.
+        recipe: by which it was trained.
+        origin: how.
+    """
+    system = find_variant(recipe.variant).system
+    device = origin.device
+    return Header(
+        model=system,
+        variant=zoo.variant_of(system, recipe.network, network.steps, wanted=recipe.variant),
+        config=recipe.network.model_dump(mode="json"),
+        steps=network.steps,
+        trained={
+            "by": "relume",
+            "step": origin.step,
+            "of_steps": recipe.steps,
+            "hours": round(origin.hours, 3),
+            "device": str(device),
+            "processor": processor_name(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            **versions(),
+            "processes": origin.processes,
+            "pictures": len(origin.photos.paths),
+            "pictures_sha256": origin.photos.digest,
+            "folders": [public_name(folder) for folder in recipe.data.folders],
+            "seed": recipe.seed,
+            "start": without_places(recipe.start),
+            "taken_over": round(origin.taken_over, 4),
+            "parameters": count_parameters(network),
+            "command": origin.command,
+        },
+        recipe=_passed_on(recipe),
+    )
+
+
+def _passed_on(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.model_dump(mode="json")
+    values["data"]["folders"] = [public_name(folder) for folder in recipe.data.folders]
+    if recipe.validation.folder is not None:
+        values["validation"]["folder"] = public_name(recipe.validation.folder)
+    shortened: dict[str, Any] = without_places(values)
+    return shortened
