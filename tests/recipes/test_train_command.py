@@ -163,10 +163,17 @@ def test_weights_start_from_another_run(desk):
     shutil.copy(desk / "runs" / "cfsr-x2" / "cfsr-x2.safetensors", desk / "first.safetensors")
     started = ["--run", "second", "--start", "first.safetensors", "--set", "steps=1"]
     train(desk, "--data", "photos", *TINY, *SAVING, *started, "--set", "optimiser.learning_rate=1e-12")
-    (_, first), (_, second) = (
+    (before, first), (after, second) = (
         read_checkpoint(desk / name) for name in ("first.safetensors", "second/cfsr-x2.safetensors")
     )
     assert all((first[name] - second[name]).abs().max() < 1e-5 for name in first)
+    assert after.trained["start_sha256"] == before.sha256
+    # The same name with other weights behind it is another start.
+    shutil.copy(desk / "second" / "cfsr-x2.safetensors", desk / "first.safetensors")
+    refused = train(
+        desk, "--data", "photos", *TINY, *SAVING, *started, "--set", "optimiser.learning_rate=1e-12", expect=1
+    )
+    assert "it differs in start_sha256" in refused.stderr
 
 
 def test_a_network_that_the_start_does_not_fit_is_refused_and_part_of_one_is_told(desk):

@@ -28,6 +28,7 @@ class Origin:
         device: on which.
         processes: how many shared the work.
         photos: that were learnt from.
+        start_sha256: of the tensors of the recipe's start, where it is known.
         taken_over: share of the network's parameter tensors that came from the recipe's start.
         command: the command line that describes the run.
     """
@@ -37,6 +38,7 @@ class Origin:
     device: torch.device
     processes: int
     photos: PhotoList | PieceList
+    start_sha256: str
     taken_over: float
     command: str
 
@@ -71,6 +73,7 @@ def header_of(network: Network, recipe: Recipe, origin: Origin) -> Header:
             "folders": [public_name(folder) for folder in recipe.data.folders],
             "seed": recipe.seed,
             "start": without_places(recipe.start),
+            "start_sha256": origin.start_sha256 or None,
             "taken_over": round(origin.taken_over, 4),
             "parameters": count_parameters(network),
             "command": origin.command,

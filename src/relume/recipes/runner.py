@@ -95,6 +95,7 @@ class Run:
             network are then tried on parts of patches, and this machine may lack memory.
 
     Attributes:
+        start_sha256: of the tensors of `recipe.start`; empty where there is none or its file does not tell.
         taken_over: share of the network's parameter tensors that came from `recipe.start`.
         demand: what it asks of the machine.
         memory: estimate of the bytes that each process needs.
@@ -123,8 +124,15 @@ class Run:
         self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(
             recipe.data.folders, cubes=contract.of_cubes
         )
-        # The photos are part of what a run is: going on with others would be another run.
-        resolved = {**recipe.model_dump(mode="json"), "photos": self.photos.digest}
+        source, self.start_sha256 = None, ""
+        if recipe.start is not None:
+            with naming("start"):
+                source, header = zoo.load(recipe.start)
+            self.start_sha256 = header.sha256
+        # The photos and the weights to start from are part of what a run is, whatever their names:
+        # going on with others would be another run.
+        resolved = recipe.model_dump(mode="json")
+        resolved |= {"photos": self.photos.digest, "start_sha256": self.start_sha256}
         self.done = _steps_done(folder, resolved)
         scale, named = contract.scale, find_variant(recipe.variant).scale
         if scale != named:
@@ -133,9 +141,8 @@ class Run:
                 f"train the variant of that scale instead"
             )
         self.taken_over = 0.0
-        if recipe.start is not None:
+        if source is not None:
             with naming("start"):
-                source, _ = zoo.load(recipe.start)
                 left = self.network.start_from(source)
             self.taken_over = 1 - len(left) / len(list(self.network.parameters()))
             if self.taken_over < _LEAST_TAKEN_OVER:
@@ -262,6 +269,7 @@ class Run:
             processes=self.loop.accelerator.num_processes,
             photos=self.photos,
             taken_over=self.taken_over,
+            start_sha256=self.start_sha256,
             command=self.command,
         )
         header = header_of(network, recipe, origin)
