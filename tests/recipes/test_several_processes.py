@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from relume.core.checkpoints import read_tensors
+from relume.core.checkpoints import read_checkpoint, read_tensors
 from relume.core.pictures import Picture, write
 from relume.train.state import FILE
 
@@ -64,6 +64,8 @@ def test_the_command_under_a_launcher_gives_the_same(desk):
         arguments += ["--set", setting]
     launch(desk, ACCELERATE, "-m", "relume.apps.cli", *arguments)
     assert same(desk / "one" / "cfsr-x2", desk / "launched")
+    header, _ = read_checkpoint(desk / "launched" / "cfsr-x2.safetensors")
+    assert (header.trained["device"], header.trained["processes"]) == ("cpu", 2)
 
 
 def test_processes_agree_on_what_a_loss_that_is_no_number_was(desk):

@@ -63,7 +63,8 @@ def header_of(network: Network, recipe: Recipe, origin: Origin) -> Header:
             "step": origin.step,
             "of_steps": recipe.steps,
             "hours": round(origin.hours, 3),
-            "device": str(device),
+            # Of several processes on a CPU, torch numbers the device.
+            "device": "cpu" if device.type == "cpu" else str(device),
             "processor": processor_name(),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             **versions(),
