@@ -62,7 +62,7 @@ def processes(arguments, world):
 def step_of(state):
     if not state.exists():
         return 0
-    with safe_open(state, "pt") as file:
+    with safe_open(state, "np") as file:
         return json.loads(file.metadata()["training"])["step"]
 
 

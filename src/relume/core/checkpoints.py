@@ -120,7 +120,8 @@ def read_header(path: Path) -> Header | None:
     _check_file(path)
     _check_header_size(path)
     try:
-        with safe_open(path, "pt") as file:
+        # For PyTorch the file would be opened twice, and a training may have put another there in between.
+        with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
@@ -198,7 +199,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             with safe_open(path, "pt") as file:
                 # safe_open gives no mapping, so its keys must be asked for.
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+        # Where another file came there between the two times that it is opened, a RuntimeError says so.
+        except (SafetensorError, OSError, RuntimeError) as error:
             raise _unreadable(path, error) from error
     _refuse_other_kinds(path)
     refuse_bombs(path)

@@ -224,7 +224,8 @@ def _header(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "pt") as file:
+        # For PyTorch the file would be opened twice, and a training may have put another there in between.
+        with safe_open(path, "np") as file:
             values: dict[str, Any] = json.loads((file.metadata() or {})["training"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
