@@ -184,3 +184,30 @@ def test_a_photo_that_is_none_is_refused(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(RelumeError, match=r"a\.png"):
         degrade([Path("a.png")], recipe="haze")
+
+
+def test_a_batch_goes_on_past_what_cannot_be_damaged(tmp_path, relume, photo):
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:200])
+    picture_file(tmp_path / "tiny.png", width=4, height=4)
+    last = picture_file(tmp_path / "z.png", width=64, height=64, seed=3)
+    given = ("a.png", "broken.png", "tiny.png", last.name)
+    done = relume("degrade", *given, "-r", "bsrgan", "-d", 2, "-s", 2, "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    first, second, third = done.stderr.splitlines()
+    assert first.startswith("error: broken.png: the PNG data is damaged")
+    assert second.startswith("error: tiny.png is 4x4, too small for bsrgan")
+    assert third == "error: 2 of 4 photos could not be damaged"
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    made = {f"a_bsrgan_seed{seed}.png" for seed in (0, 1)} | {f"z_bsrgan_seed{seed}.png" for seed in (6, 7)}
+    assert names == {*made, "bsrgan_sheet.png"}
+    assert done.stdout.count("written: ") == 5
+    assert "broken" not in done.stdout
+
+
+def test_where_nothing_can_be_damaged_there_is_no_sheet(tmp_path, relume):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"nothing")
+    done = relume("degrade", "a.png", "b.png", "-r", "noise", "-o", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "2 of 2 photos" in done.stderr
+    assert not (tmp_path / "out").exists()

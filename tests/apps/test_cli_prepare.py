@@ -38,7 +38,7 @@ def test_bad_photos_are_said_with_their_reasons_and_the_rest_is_cut(relume, phot
     assert [row["pieces"] for row in rows] == ["9", "9", "0"]
     again = relume(*command, cwd=tmp_path)
     assert again.stdout == done.stdout
-    assert "looking at" not in again.stderr
+    assert "looking at 1 photos" in again.stderr  # what could not be read, once more
 
 
 def test_checking_only_changes_nothing(relume, photos, tmp_path):
@@ -65,7 +65,6 @@ def test_nothing_taken_is_a_failure(relume, photos, tmp_path):
         (("in", "-o", "in"), ("choose another -o",)),
         (("in", "-o", "in/a.png"), ("in/a.png is a file",)),
         (("in", "-o", "out", "--overlap", 512), ("overlap of 512", "pieces of 512")),
-        (("in", "-o", "out", "--as", "bmp"), ("form", "npy")),
         (("in", "-o", "out", "--report", "a.txt"), ("a.txt", ".csv or .json")),
         (("in", "-o", "out", "--without", "none"), ("none is not a folder",)),
     ],
@@ -80,3 +79,11 @@ def test_a_full_disk_is_told_in_one_line(relume, photos, small_disk, tmp_path):
     assert [line for line in done.stderr.splitlines() if "error" in line] == done.stderr.splitlines()[-1:]
     assert "the disk is full" in done.stderr
     assert not list(small_disk.rglob("*.part"))
+
+
+def test_a_form_that_does_not_exist_is_told_with_its_option(relume, photos, tmp_path):
+    done = relume("prepare", "in", "-o", "out", "--as", "bmp", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--as" in done.stderr
+    assert "'bmp' is not one of 'npy', 'png'" in done.stderr
+    assert not (tmp_path / "out").exists()

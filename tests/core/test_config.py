@@ -1,5 +1,7 @@
 """Configs: frozen, strict, and helpful about slips."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -67,3 +69,36 @@ def test_nearest_ignores_case_and_gives_up():
 def test_a_slip_in_the_name_of_a_part_is_told():
     with pytest.raises(ConfigError, match="no setting 'optimsier'; did you mean 'optimiser'"):
         Outer().override({"optimsier": {}}, where="recipe")
+
+
+class Sizes(Config):
+    folders: tuple[str, ...] = ()
+    patch: int = 8
+    rates: tuple[float, ...] = ()
+    on: bool = False
+    either: bool | int = 1
+
+
+class WithFolders(Config):
+    data: Sizes = Sizes()
+    validation: Inner = Inner()
+    folder: str | None = None
+
+
+def test_the_nearest_is_looked_for_beside_the_slip_first():
+    with pytest.raises(ConfigError, match=r"no setting 'data\.folder'; did you mean 'data\.folders'"):
+        WithFolders().override({"data.folder": "x"}, where="recipe")
+
+
+@pytest.mark.parametrize("name", ["patch", "rates", "folders"])
+def test_true_is_no_number_and_no_word(name):
+    value = True if name == "patch" else [True]
+    says = re.escape(f"recipe: {name}: a number or a word is wanted, not true or false (got {value})")
+    with pytest.raises(ConfigError, match=says):
+        Sizes.parse({name: value}, where="recipe")
+    with pytest.raises(ConfigError, match=rf"data\.{name}: .*not true or false"):
+        WithFolders().override({f"data.{name}": value}, where="recipe")
+
+
+def test_true_is_taken_where_it_has_a_meaning():
+    assert Sizes.parse({"on": True, "either": False}, where="recipe") == Sizes(on=True, either=False)

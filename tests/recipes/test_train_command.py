@@ -118,6 +118,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(desk):
          "error: recipe of cfsr-x2: objective.distillation.teacher: cfsr-x3 gives pictures of shape"),
         (["--data", "photos", *WEIGHTED, 'objective.parts=["l1", {"name": "perceptual", "encoder": "a"}]'],
          "error: recipe of cfsr-x2: objective.parts.1: "),
+        (["--data", "photos", "--set", "steps=true"], "steps: a number or a word is wanted"),
+        (["--data", "photos", "--set", "seed=18446744073709551616"], "seed: Input should be less than or eq"),
+        (["--data", "photos", "--set", "steps=1000000000000", "--dry-run"], "steps: Input should be less"),
+        (["--data", "photos", "--set", 'data.folders=["set"]'], "--data and --set data.folders both say"),
+        (["--data", "photos", "--set", 'data={"folders": ["set"]}'], "--data and --set data.folders both"),
+        (["--start", "cfsr-x2", "--set", "start=cfsr-x2"], "--start and --set start both say"),
         ([], "name a folder of photos with --data"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from relume.core.choices import ATTRIBUTE, ChosenFrom, found_by_file, names_of
@@ -27,6 +27,16 @@ class Config(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_no_switches(cls, values: Any) -> Any:
+        # YAML reads `yes` and `on` as true, which would count as 1.
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if field and _holds_switch(value) and not _admits_switch(field.annotation):
+                raise PydanticCustomError("switch", "no switch", {"field": name, "given": value})
+        return values
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:
@@ -56,6 +66,18 @@ class Config(BaseModel):
         values = self.model_dump(mode="json")
         _assign_all(type(self), values, changes, where=where)
         return self.parse(values, where=where)
+
+
+def _holds_switch(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_switch, value)))
+
+
+def _admits_switch(annotation: Any) -> bool:
+    if annotation in (bool, Any, object) or isinstance(annotation, bool):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True  # which checks its own
+    return any(_admits_switch(part) for part in get_args(annotation))
 
 
 def told(problem: str) -> PydanticCustomError:
@@ -183,14 +205,14 @@ def _refuse_unknown(
     here = {name: f"{parents}.{name}" if parents else name for name in owner.model_fields}
     tails |= {name: whole for name, whole in here.items() if name not in tails}
     if parents and path == f"{parents}.{part}":  # the parents are right, and would make all below them alike
-        close = here.get(nearest(part, here) or "")
+        own, close = here.get(nearest(part, here) or ""), None
     else:
-        close = nearest(path, known) if "." in path else None
+        own, close = None, nearest(path, known) if "." in path else None
     # `lr` for `learning_rate` is the next.
     initials = {
         "".join(word[0] for word in tail.split("_")): name for tail, name in tails.items() if "_" in tail
     }
-    close = tails.get(part) or initials.get(part) or close or tails.get(nearest(part, tails) or "")
+    close = own or tails.get(part) or initials.get(part) or close or tails.get(nearest(part, tails) or "")
     advice = f"did you mean {close!r}?" if close else f"known: {', '.join(owner.model_fields)}"
     raise ConfigError(f"{where}: no setting {path!r}; {advice}")
 
@@ -240,6 +262,11 @@ def _first_problem(cls: type[BaseModel], values: Mapping[str, Any], error: Valid
     match problem["type"]:
         case "extra_forbidden":
             return f"no setting {path!r}{_advice(cls, values, place)}"
+        case "switch":
+            within = ".".join(map(str, (*place, problem["ctx"]["field"])))
+            return (
+                f"{within}: a number or a word is wanted, not true or false (got {problem['ctx']['given']!r})"
+            )
         case "choice" | "told":
             return f"{where}: {problem['msg']}"
         case "frozen_instance":

@@ -11,7 +11,8 @@ after 400 steps from nothing (35.15 and 34.71). On a CPU that has instructions f
 and x4 start from the trunk of x2, which saves them most of their steps.
 
 "blind" variants are taught by BSRGAN's damage, with L1, and measured on it; x4 starts from
-the variant of its scale, x2 from blind x4. "photo" variants start from the blind one and
+the variant of its scale, x2 from blind x4. Muon serves them as well: blind x4 had 21.87 dB on damaged
+Set14 after 2,000 of its steps, Adam at 1e-3 had 21.80. "photo" variants start from the blind one and
 split each kernel in two, one for fidelity (strength 0) and one that a discriminator judges
 as well (strength 1).
 """
@@ -51,7 +52,7 @@ _FROM_X2: dict[str, dict[str, Any]] = {
     "gpu": {"start": "cfsr-x2"},
 }
 _BLIND: dict[str, dict[str, Any]] = {
-    "cpu": {"steps": 10_000, "optimiser": {"learning_rate": 1e-3}},
+    "cpu": {"steps": 10_000},
     "gpu": {},
 }
 _DAMAGED = {"degradation": "bsrgan", "validation": {"damaged": True}}

@@ -74,8 +74,8 @@ class LoopConfig(Config):
     """What the loop needs to know; a recipe adds model, data and objective.
 
     Attributes:
-        steps: how many optimiser steps.
-        seed: of weights, patches and degradation.
+        steps: how many optimiser steps, up to 1e9.
+        seed: up to 2^62; of weights, patches and degradation.
         precision: "fp32", or mixed precision: "bf16", or "fp16" with a loss scale that adapts.
         device: "auto" takes a GPU where there is one; "cpu".
         accumulate: parts into which each process cuts its share of the batch, to hold less at once; the
@@ -94,8 +94,8 @@ class LoopConfig(Config):
         schedule: the learning rate over time.
     """
 
-    steps: PositiveInt = 1000
-    seed: NonNegativeInt = 1
+    steps: Annotated[int, Field(gt=0, le=10**9)] = 1000
+    seed: Annotated[int, Field(ge=0, le=2**62)] = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu"] = "auto"
     accumulate: PositiveInt = 1

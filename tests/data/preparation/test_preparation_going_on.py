@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
-from preparing import Listening, reasons, run, save, scene
+from preparing import SMALL, Listening, reasons, run, save, scene
 from torch.nn import functional as F
 
 from relume.core.errors import DataError, RelumeError
 from relume.core.pictures import read
+from relume.data.preparation.judging import PreparationConfig
 from relume.data.preparation.reading import PieceList
 from relume.data.preparation.records import check_table
+from relume.data.preparation.running import prepare
 
 
 def test_what_is_done_is_not_done_again(photos, tmp_path):
@@ -162,3 +164,31 @@ def test_what_cannot_be_is_refused(photos, tmp_path):
 def test_an_output_inside_the_folder_is_not_looked_through(photos):
     first = run(photos, photos / "ready", form="png")
     assert run(photos, photos / "ready", form="png") == first
+
+
+def test_what_could_not_be_read_is_looked_at_again_and_limits_hold_anew(photos, tmp_path):
+    rows = run(photos, tmp_path / "out", max_megapixels=0.01)
+    assert all("more than the limit of 0.01" in why for why in reasons(rows).values())
+    assert len(reasons(rows)) == 3
+    assert not reasons(run(photos, tmp_path / "out"))
+    again = reasons(run(photos, tmp_path / "out", max_megapixels=0.01))
+    assert again == dict.fromkeys(rows, "too large: 120x96, more than 0.01 megapixels")
+
+
+def test_other_photos_do_not_take_the_place_of_those_cut_before(photos, tmp_path):
+    run(photos, tmp_path / "out")
+    save(tmp_path / "others" / "x.png", scene(9))
+    before = sorted((tmp_path / "out").rglob("*"))
+    with pytest.raises(DataError, match=r"out holds pieces of other photos, of which none lies in .*others"):
+        run(tmp_path / "others", tmp_path / "out")
+    assert sorted((tmp_path / "out").rglob("*")) == before
+    assert not reasons(run(photos.rename(tmp_path / "moved"), tmp_path / "out"))
+
+
+def test_folders_left_empty_go_and_what_was_removed_is_counted(photos, tmp_path):
+    run(photos, tmp_path / "out")
+    (photos / "deep/er/c.png").unlink()
+    config = PreparationConfig(**SMALL)
+    assert prepare(photos, tmp_path / "out", config, Listening()).withdrawn == 1
+    assert not (tmp_path / "out/pieces/deep").exists()
+    assert prepare(photos, tmp_path / "out", config, Listening()).withdrawn == 0

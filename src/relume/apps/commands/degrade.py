@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relume.apps.console import printable, progress_bar, say, say_note
-from relume.core.errors import DataError, RelumeError
+from relume.apps.console import printable, progress_bar, say, say_error, say_note
+from relume.core.errors import DataError, PictureError, RelumeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,9 +98,8 @@ def degrade(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Damage photos by a degradation's name, once or in several draws, and show them on a sheet."""
-    from relume.core.pictures import Picture, read, read_size, write
+    from relume.core.pictures import Picture, write
     from relume.core.sheets import contact_sheet
-    from relume.data.degradations.base import Located
 
     damage = _damage(recipe, settings or [], scale)
     plan = _plan(photos, damage.name, seed=seed, draws=draws, output=output)
@@ -108,36 +107,50 @@ def degrade(
         raise RelumeError(f"--no-sheet says that none is made, --sheet that it is {sheet}; leave one out")
     shown_at = None if no_sheet else sheet or _sheet_place(photos, damage.name, output)
     _check_outputs(photos, plan, shown_at, output, overwrite=overwrite)
-    if isinstance(damage.function, Located):
-        damage.function.check(lambda: ((photo, read_size(photo)) for photo in dict.fromkeys(photos)))
 
     tiles: list[tuple[str, Tensor]] = []
+    failures: dict[Path, str] = {}
+    made: list[Draw] = []
     clean: Picture | None = None
     with progress_bar() as bar:
         task = bar.add_task("", total=len(plan))
         for index, draw in enumerate(plan):
-            bar.update(task, description=printable(draw.photo.name))
-            if clean is None or draw.photo != plan[index - 1].photo:
-                clean = read(draw.photo)
-                _refuse_too_small(clean, draw.photo, damage)
+            bar.update(task, description=printable(draw.photo.name), completed=index)
+            if index == 0 or draw.photo != plan[index - 1].photo:
+                clean = None
+                try:
+                    clean = _clean(draw.photo, damage)
+                except (DataError, PictureError) as error:
+                    if len(photos) == 1:
+                        raise
+                    failures[draw.photo] = str(error)
+                    continue
                 if clean.alpha is not None and damage.scale > 1:
                     say_note(f"{draw.photo.name}: transparency is left out, as the size changes")
                 if shown_at:
                     tiles.append((f"{draw.photo.name}\n{clean.size}", _shown(clean.pixels, sheet_side)))
+            if clean is None:
+                continue
             damaged = _damaged(clean, damage, draw)
             _make_folder(draw.place.parent)
             write(damaged, draw.place, overwrite=overwrite)
             if shown_at:
                 pixels = _shown(_magnified(damaged.pixels, damage.scale), sheet_side)
                 tiles.append((f"{damage.name}, seed {draw.seed}\n{damaged.size}", pixels))
-            bar.advance(task)
-    for draw in plan:
+            made.append(draw)
+        bar.update(task, completed=len(plan))
+    for draw in made:
         say(f"written: {draw.place}{_told(damage, draw.seed)}")
-    if shown_at:
+    if shown_at and tiles:
         columns = min(_COLUMNS, len(tiles)) if len(photos) == 1 else draws + 1
         picture = Picture(pixels=_pixels(contact_sheet(tiles, columns=columns)))
         write(picture, shown_at, overwrite=overwrite, quality=80)
         say(f"written: {shown_at}")
+    for failure in failures.values():
+        say_error(failure)
+    if failures:
+        say_error(f"{len(failures)} of {len(set(photos))} photos could not be damaged")
+        raise typer.Exit(1)
 
 
 def _damage(name: str, settings: list[str], scale: int | None) -> Damage:
@@ -223,7 +236,19 @@ def _make_folder(folder: Path) -> None:
         raise RelumeError(f"cannot make the folder {folder}: {error.strerror}; choose another -o") from error
 
 
-def _refuse_too_small(clean: Picture, photo: Path, damage: Damage) -> None:
+def _clean(photo: Path, damage: Damage) -> Picture:
+    """Read a photo that can be damaged so.
+
+    Raises:
+        PictureError: it cannot be read.
+        DataError: it is too small, or what the degradation needs beside it (a depth map) is missing.
+    """
+    from relume.core.pictures import read, read_size
+    from relume.data.degradations.base import Located
+
+    if isinstance(damage.function, Located):
+        damage.function.check(lambda: ((photo, read_size(photo)),))
+    clean = read(photo)
     margin = damage.function.margin
     least = damage.scale * (2 * margin + 1)
     if min(clean.height, clean.width) < least:
@@ -231,6 +256,7 @@ def _refuse_too_small(clean: Picture, photo: Path, damage: Damage) -> None:
             f"{photo} is {clean.size}, too small for {damage.name} at scale {damage.scale}, which needs "
             f"{least}x{least}; take a larger picture or milder settings"
         )
+    return clean
 
 
 def _damaged(clean: Picture, damage: Damage, draw: Draw) -> Picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,13 @@ MOST_SHOWN = 20
 _WORTH = 40
 
 
+class Form(StrEnum):
+    """What pieces are written as."""
+
+    NPY = "npy"
+    PNG = "png"
+
+
 def prepare(
     folder: Annotated[Path, typer.Argument(help="Folder of photos, searched to any depth.")],
     output: Annotated[
@@ -40,8 +48,9 @@ def prepare(
         int, typer.Option(min=0, help="Pixels that neighbours share; patches up to one more are all there.")
     ] = 128,
     form: Annotated[
-        str, typer.Option("--as", help="npy: levels as they are, read fastest; png: smaller, keeps 16 bits.")
-    ] = "npy",
+        Form,
+        typer.Option("--as", help="npy: levels as they are, read fastest; png: smaller, keeps 16 bits."),
+    ] = Form.NPY,
     least: Annotated[int, typer.Option(min=1, help="Shorter side that a photo must have, pixels.")] = 256,
     quality: Annotated[
         int, typer.Option(min=0, max=100, help="Least JPEG quality, 1 to 100; 0 takes any.")
@@ -78,7 +87,7 @@ def prepare(
         raise RelumeError("name a folder for the pieces with -o, or give --check-only; one of both")
     config = PreparationConfig.parse(
         {
-            "side": side, "overlap": overlap, "form": form, "least": least, "quality": quality,
+            "side": side, "overlap": overlap, "form": form.value, "least": least, "quality": quality,
             "blockiness": blockiness, "alike": alike, "sharpness": sharpness,
             "max_megapixels": max_megapixels,
         },
@@ -98,6 +107,11 @@ def prepare(
     if len(refused) > MOST_SHOWN:
         where = report or (f"{output / 'index.json'}" if output else "--report FILE.csv")
         say_note(f"{len(refused) - MOST_SHOWN} more were refused; {where} names them")
+    if result.withdrawn:
+        say_note(
+            f"the pieces of {result.withdrawn} photos cut before were removed, as the photos are gone, have "
+            "changed or are refused now"
+        )
     if result.others:
         listed = ", ".join(f"{count} {ending}" for ending, count in result.others.most_common(8))
         say_note(f"left out, as they are no pictures that can be read: {listed}")
@@ -164,6 +178,8 @@ def kind_of(reason: str | None) -> str:
         return "taken"
     for start, kind in (
         ("too small", "too small"),
+        ("too large", "too large"),
+        ("its header states", "too large"),
         ("too compressed", "too compressed"),
         ("the same file", "twice the same file"),
         ("is like", "like another"),

@@ -67,7 +67,7 @@ def train(
     """Train a model; started again with the same settings, it goes on where it was."""
     from relume.apps.settings import parse_settings
     from relume.core.catalogue import find_variant
-    from relume.core.errors import MissingDependencyError, RelumeError
+    from relume.core.errors import ConfigError, MissingDependencyError, RelumeError
 
     try:
         from relume.recipes.reading import SUFFIXES, read_recipe, written
@@ -78,12 +78,19 @@ def train(
         raise MissingDependencyError(error.name, "training", "train") from error
 
     changes: dict[str, Any] = parse_settings(settings or [])
+    options: dict[str, tuple[str, Any]] = {}
     if data:
-        changes["data.folders"] = [str(folder) for folder in data]
+        options["--data"] = "data.folders", [str(folder) for folder in data]
     if validation:
-        changes["validation.folder"] = str(validation)
+        options["--validation"] = "validation.folder", str(validation)
     if start:
-        changes["start"] = None if start == "none" else start
+        options["--start"] = "start", None if start == "none" else start
+    for option, (name, value) in options.items():
+        parent, _, last = name.rpartition(".")
+        whole = changes.get(parent)
+        if name in changes or (isinstance(whole, dict) and last in whole):
+            raise ConfigError(f"{option} and --set {name} both say the same setting; leave one out")
+        changes[name] = value
     where = f"recipe of {variant}"
     if variant.lower().endswith(SUFFIXES):
         recipe, name = read_recipe(Path(variant), budget=budget), Path(variant).stem

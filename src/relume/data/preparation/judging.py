@@ -75,6 +75,8 @@ def _alone(photo: Photo, config: PreparationConfig) -> str | None:
     """Say what is wrong with a photo by itself."""
     if photo.problem is not None:
         return photo.problem
+    if photo.height * photo.width > config.max_megapixels * 1e6:
+        return f"too large: {photo.width}x{photo.height}, more than {config.max_megapixels:g} megapixels"
     if min(photo.height, photo.width) < config.least:
         return f"too small: {photo.width}x{photo.height}, at least {config.least} are due"
     if photo.quality is not None and photo.quality < config.quality:

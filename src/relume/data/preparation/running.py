@@ -58,10 +58,12 @@ class Prepared:
     Attributes:
         rows: as of `records.rows`: one a photo, in the order of names.
         others: as of `Found`.
+        withdrawn: photos that an earlier call cut, and whose pieces were removed.
     """
 
     rows: list[dict[str, Any]]
     others: Counter[str]
+    withdrawn: int = 0
 
 
 def prepare(
@@ -84,7 +86,7 @@ def prepare(
         workers: processes that work; 1 works in this one.
 
     Raises:
-        DataError: there is no picture, or the output holds something else.
+        DataError: there is no picture, or the output holds something else, such as pieces of other photos.
         RelumeError: the output cannot be written.
     """
     starts(config.side, config.side, config.overlap)  # refuses an overlap that does not fit
@@ -107,15 +109,16 @@ def prepare(
             ) from None
         settings = config.model_dump(mode="json", include=_CUT_SETTINGS)
         with Journal(output, settings) as journal:
+            _refuse_others(found, journal, folder, output)
             _sweep(output)
             photos = work.examine(found, journal)
             reasons = judge(photos, config, held_back=others)
-            _withdraw(journal, output, {photo.source: photo for photo in photos}, reasons)
+            withdrawn = _withdraw(journal, output, {photo.source: photo for photo in photos}, reasons)
             taken = {photo.source: photo for photo in photos if photo.source not in reasons}
             reasons |= work.cut(found, taken, journal, output)
             result = rows(photos, reasons, journal.cuts)
             write_index(output / INDEX, config.model_dump(mode="json"), result)
-            return Prepared(result, found.others)
+            return Prepared(result, found.others, withdrawn)
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,16 @@ class _Work:
     pool: Workers
 
     def examine(self, found: Found, journal: Journal | None = None) -> list[Photo]:
-        """Look at each photo that is not known as it is now; return all in the order of names."""
+        """Look at each photo that is not known as it is now; return all in the order of names.
+
+        One that could not be used is looked at again: what was in the way may be gone, and its file the same.
+        """
         photos = [*found.unreadable]
         todo = []
         for job in found.jobs:
             photo = journal.photos.get(job.source) if journal is not None else None
-            if photo is not None and (photo.bytes, photo.changed) == (job.bytes, job.changed):
+            known = photo is not None and (photo.bytes, photo.changed) == (job.bytes, job.changed)
+            if photo is not None and known and photo.problem is None:
                 photos.append(photo)
             else:
                 todo.append((job, self.config))
@@ -194,6 +201,16 @@ def _refuse_nested(folder: Path, output: Path) -> None:
         raise DataError(f"{output} is a file; -o names a folder")
     if (target / PIECES).exists() and not (target / JOURNAL).exists():
         raise DataError(f"{output / PIECES} is there and from no preparation; choose another -o")
+
+
+def _refuse_others(found: Found, journal: Journal, folder: Path, output: Path) -> None:
+    """Refuse an output made of other photos alone: the pieces of all of them would be removed."""
+    here = {job.source for job in found.jobs} | {photo.source for photo in found.unreadable}
+    if journal.cuts and here.isdisjoint(journal.cuts):
+        raise DataError(
+            f"{output} holds pieces of other photos, of which none lies in {folder}; choose another -o, or "
+            f"remove {output}"
+        )
 
 
 def _find(folder: Path, *, leave_out: Path | None) -> Found:
@@ -262,8 +279,9 @@ def _held_back(folder: Path) -> Found:
     return found
 
 
-def _withdraw(journal: Journal, output: Path, photos: dict[str, Photo], reasons: dict[str, str]) -> None:
-    """Remove the pieces of photos that are gone, have changed, or are no longer taken."""
+def _withdraw(journal: Journal, output: Path, photos: dict[str, Photo], reasons: dict[str, str]) -> int:
+    """Remove the pieces of photos that are gone, have changed, or are no longer taken; return how many."""
+    withdrawn = 0
     for source, made in list(journal.cuts.items()):
         photo = photos.get(source)
         files = [output / PIECES / name for name in made.files]
@@ -272,7 +290,17 @@ def _withdraw(journal: Journal, output: Path, photos: dict[str, Photo], reasons:
             continue
         for path in files:
             path.unlink(missing_ok=True)
+        _remove_empty((output / PIECES / source).parent, output / PIECES)
         journal.drop_cut(source)
+        withdrawn += not stays
+    return withdrawn
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder in which nothing is left, and those around it, up to `top`, which stays."""
+    while folder != top and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _sweep(output: Path) -> None:
