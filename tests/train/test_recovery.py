@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import pytest
@@ -14,10 +15,10 @@ from relume.core.pictures import Picture, write
 from relume.data.degradations.noise import NoiseConfig
 from relume.data.pairs import PairLoader
 from relume.data.patches import PatchesConfig, PhotoList
-from relume.train.loop import Loop
+from relume.train.loop import Loop, RunStoppedError
 from relume.train.observers import JsonLog, read_log
 from relume.train.settings import LoopConfig, RecoveryConfig
-from relume.train.state import load_state, read_progress
+from relume.train.state import EARLIER, load_state, read_progress
 from relume.train.stepping import learning_rate
 
 
@@ -191,6 +192,108 @@ def test_killed_while_it_goes_back_it_ends_as_if_left_alone(tmp_path):
             loop(tmp_path / "killed", source, Exploding(limit=0.3, at=23), **settings).run()
     killed = loop(tmp_path / "killed", Poisoned(), Exploding(limit=0.3, at=23), **settings).run()
     assert all(torch.equal(alone[name], killed[name]) for name in alone)
+
+
+class Stopping(Poisoned):
+    """Asks the run to stop in the middle of the step after so many batches, as Ctrl-C does."""
+
+    def __init__(self, *poison):
+        super().__init__(*poison)
+        self.loop, self.left = None, None
+
+    def batches(self, *arguments, **named):
+        for batch in super().batches(*arguments, **named):
+            self.left -= 1
+            if self.left == 0:
+                self.loop.ask_to_stop()
+            yield batch
+
+
+@pytest.mark.parametrize(
+    ("poison", "skips", "stops"),
+    [
+        ((23, 24), 1, (22, 5, 3)),  # before it, and after it went back
+        ((23, 24), 1, (24, 1)),  # between the two broken steps
+        ((3, 4), 1, (2, 1, 4)),  # before the first state that is due
+        ((14, 23, 24, 25, 26), 3, (15, 4, 6, 1, 9)),
+        ((9, 10, 11), 2, (11, 3)),  # the state of step 10 is not due, as its step was broken
+    ],
+)
+def test_stopped_before_and_after_it_goes_back_it_ends_as_if_left_alone(tmp_path, poison, skips, stops):
+    settings = {"recovery": RecoveryConfig(skips=skips, lower=0.5), "save_every": 5, "steps": 30}
+
+    class Once(Distance):
+        """The loss of what was poisoned is a number again once the rate is lower."""
+
+        def __init__(self):
+            self.loop = None
+
+        def __call__(self, network, batch):
+            if self.loop.progress.slowed < 1:
+                batch = {name: value.nan_to_num(0.5) for name, value in batch.items()}
+            return super().__call__(network, batch)
+
+    def made(folder, source):
+        objective = Once()
+        run = objective.loop = loop(folder, source, objective, **settings)
+        return run
+
+    alone = made(tmp_path / "alone", Poisoned(*poison)).run()
+    back = [text for _, text in notices(tmp_path / "alone") if "back to the state" in text]
+    assert len(back) == 1
+    for left in stops:
+        source = Stopping(*poison)
+        run = source.loop = made(tmp_path / "stopped", source)
+        source.left = left
+        with pytest.raises(RunStoppedError):
+            run.run()
+    stopped = made(tmp_path / "stopped", Poisoned(*poison)).run()
+    assert all(torch.equal(alone[name], stopped[name]) for name in alone)
+    assert [text for _, text in notices(tmp_path / "stopped") if "back to the state" in text] == back
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} == {"log.jsonl", "state.safetensors"}
+
+
+def test_a_stop_past_the_trouble_does_not_count_as_having_got_past_it(tmp_path):
+    class Twice(Distance):
+        def __call__(self, network, batch):
+            values = super().__call__(network, batch)
+            step, slowed = self.loop.step, self.loop.progress.slowed
+            broken = step >= 14 or (step >= 12 and slowed == 1)
+            return {"loss": values["loss"] * (float("inf") if broken else 1)}
+
+    def made(source):
+        objective = Twice()
+        run = objective.loop = loop(tmp_path, source, objective, save_every=10, recovery=recovery)
+        return run
+
+    recovery = RecoveryConfig(skips=0, returns=1)
+    source = Stopping()
+    source.left = 17  # twelve steps, the broken one, and from step 10 on four more
+    source.loop = made(source)
+    with pytest.raises(RunStoppedError, match="after step 14"):
+        source.loop.run()
+    with pytest.raises(RelumeError, match="also after going back 1 times"):
+        made(Poisoned()).run()
+
+
+def test_a_state_put_in_place_of_a_later_one_is_not_gone_back_past(tmp_path):
+    settings = {"recovery": RecoveryConfig(skips=0, returns=1), "save_every": 10, "keep": 9, "steps": 30}
+    source = Stopping()
+    source.left = 5
+    run = source.loop = loop(tmp_path, source, **settings)
+    with pytest.raises(RunStoppedError):
+        run.run()
+    source = Stopping()
+    source.left = 9
+    run = source.loop = loop(tmp_path, source, **settings)
+    with pytest.raises(RunStoppedError):  # at 14, with the state of 10 kept aside
+        run.run()
+    assert read_progress(tmp_path, EARLIER).step == 10
+    shutil.copy(tmp_path / "numbered/0000005.state.safetensors", tmp_path / "state.safetensors")
+    run = loop(tmp_path, Poisoned(6), **settings)
+    with pytest.raises(RelumeError, match="also after going back 1 times"):
+        run.run()
+    assert any("back to the state of step 0," in text for _, text in notices(tmp_path))
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path):

@@ -26,12 +26,15 @@ from relume.data.pairs import workers_watched
 from relume.train.objectives.base import Objective
 from relume.train.settings import LoopConfig
 from relume.train.state import (
+    EARLIER,
+    FILE,
     Progress,
     keep_numbered,
     load_state,
     random_state,
     read_progress,
     save_state,
+    set_aside,
     undisturbed_random,
 )
 from relume.train.stepping import Stepper
@@ -156,7 +159,6 @@ class Loop:
             torch.manual_seed(config.seed * 4099 + self.accelerator.process_index)
         self.progress = Progress(step=0, seconds=0.0, best=None, recipe=recipe)
         self.stop_asked = False
-        self._broken_in_a_row = 0
         self._beginning: dict[str, Tensor] | None = None
 
     @property
@@ -191,9 +193,10 @@ class Loop:
     def resume(self) -> None:
         """Take up the folder's state, if there is one."""
         progress = read_progress(self.folder)
-        if progress is None:
-            # Until the first state is saved, this is where a run goes back to.
+        if self._good_state()[1] is None:
+            # Until the first state that is due, this is where a run goes back to.
             self._beginning = {name: value.clone() for name, value in self.stepper.holdings.tensors()}
+        if progress is None:
             return
         load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)
         self._take_up(progress)
@@ -218,18 +221,21 @@ class Loop:
                 waited = time.perf_counter() - started
                 outcome = self.stepper.step(batch, self.step, slowed=self.progress.slowed)
                 seconds = time.perf_counter() - started
+                broken = self.progress.broken
+                if outcome.broken:
+                    broken += 1
+                elif not outcome.overflow:
+                    broken = 0
                 self.progress = replace(
-                    self.progress, step=self.step + 1, seconds=self.progress.seconds + seconds
+                    self.progress, step=self.step + 1, seconds=self.progress.seconds + seconds, broken=broken
                 )
                 meter.add_time(seconds, waited)
                 if outcome.broken:
-                    self._broken_in_a_row += 1
-                    if self._broken_in_a_row > self.config.recovery.skips:
+                    if broken > self.config.recovery.skips:
                         self._go_back()
                         return
                     self._notice("the loss or its gradient is no number; this batch is skipped")
                 elif not outcome.overflow:
-                    self._broken_in_a_row = 0
                     meter.add(outcome.values)
                 last = self.step == self.config.steps
                 stopping = self._stop_agreed()
@@ -237,8 +243,7 @@ class Loop:
                     self._log(meter.take(self.accelerator))
                 if self.validate and (self.step % self.config.validate_every == 0 or last):
                     self._validate()
-                saving = self.step % self.config.save_every == 0 and not self._broken_in_a_row
-                if saving or last or stopping:
+                if self._is_due(self.progress) or last or stopping:
                     if not self._weights_are_numbers():
                         self._go_back()
                         return
@@ -247,6 +252,10 @@ class Loop:
                     raise RunStoppedError(
                         f"stopped after step {self.step} of {self.config.steps}; the same command goes on"
                     )
+
+    def _is_due(self, progress: Progress) -> bool:
+        """Tell whether a state of this progress is saved anyhow, also where nobody stops the run."""
+        return progress.step % self.config.save_every == 0 and not progress.broken
 
     def _stop_agreed(self) -> bool:
         """Tell whether to stop now; several processes ask each other, but only now and then."""
@@ -274,14 +283,15 @@ class Loop:
     def _go_back(self) -> None:
         """Take up the last good state with a lower rate.
 
-        All of it follows from the state and the batches, so a run that is killed meanwhile does the same.
+        All of it follows from the states that are due and the batches, so a run that is killed or stopped
+        meanwhile does the same.
 
         Raises:
             RelumeError: it went back too often.
         """
         recovery, reached = self.config.recovery, self.progress
         returns = reached.returns + 1
-        saved = read_progress(self.folder)
+        name, saved = self._good_state()
         if returns > recovery.returns:
             precise = "" if self.config.precision == "fp32" else " or use precision=fp32"
             left = f"; the last good state is in {self.folder}" if saved else ""
@@ -291,11 +301,11 @@ class Loop:
                 f"scheduled one; lower optimiser.learning_rate{precise}{left}"
             )
         if saved is not None:
-            load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index)
+            load_state(self.folder, self.stepper.holdings, rank=self.accelerator.process_index, name=name)
         else:
             assert self._beginning is not None
             self.stepper.holdings.load(self._beginning)
-            saved = replace(reached, step=0, best=None, scaler={})
+            saved = replace(reached, step=0, best=None, broken=0, scaler={})
         slowed = reached.slowed * recovery.lower
         self._take_up(
             replace(
@@ -306,13 +316,21 @@ class Loop:
                 trouble=max(reached.trouble, reached.step),
             )
         )
-        self._broken_in_a_row = 0
         for observer in self.observers:
             observer.started(self.step, self.config.steps)
         self._notice(
             f"the loss was no number near step {reached.step}: back to the state of step {self.step}, with "
             f"{slowed:.2g} of the scheduled learning rate"
         )
+
+    def _good_state(self) -> tuple[str, Progress | None]:
+        """Return the name and progress of the last state that was due; no progress where there is none."""
+        newest = read_progress(self.folder)
+        if newest is None or self._is_due(newest):
+            return FILE, newest
+        earlier = read_progress(self.folder, EARLIER)
+        # The user may have put a state of before in the newest one's place.
+        return EARLIER, earlier if earlier is not None and earlier.step < newest.step else None
 
     def _validate(self) -> None:
         if not self.accelerator.is_main_process or self.validate is None:
@@ -338,7 +356,8 @@ class Loop:
 
     def save(self) -> None:
         """Write the state to continue from."""
-        if self.step > self.progress.trouble:
+        due = self._is_due(self.progress)
+        if due and self.step > self.progress.trouble:
             self.progress = replace(self.progress, returns=0, trouble=0)
         scaler = self.stepper.scaler.state_dict() if self.stepper.scaler else {}
         self.progress = replace(self.progress, scaler=scaler)
@@ -346,13 +365,19 @@ class Loop:
         if self.accelerator.num_processes > 1:
             random = gather_object(random)
         if self.accelerator.is_main_process:
+            before = None if due else read_progress(self.folder)
+            if before is not None and self._is_due(before):
+                set_aside(self.folder)
             save_state(self.folder, self.stepper.holdings, self.progress, random)
             keep, keep_every = self.config.keep, self.config.keep_every
             if keep_numbered(self.folder, self.step, keep=keep, keep_every=keep_every) and self.on_numbered:
                 # The random state has been saved; going on from here must draw the same.
                 with undisturbed_random():
                     self.on_numbered(self.stepper.holdings.average.state(self.network), self.step)
-        self._beginning = None
+            if due:
+                (self.folder / EARLIER).unlink(missing_ok=True)
+        if due:
+            self._beginning = None
         self.accelerator.wait_for_everyone()
 
     def part(self) -> None:

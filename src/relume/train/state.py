@@ -21,6 +21,9 @@ from relume.core.files import whole
 from relume.train.ema import WeightAverage
 
 FILE = "state.safetensors"
+EARLIER = "earlier.safetensors"
+"""The last state that was due, where `FILE` is one of between two of these, saved as the run was stopped."""
+
 NUMBERED = "numbered"
 
 
@@ -34,6 +37,7 @@ class Progress:
         best: best validation figure so far, None before the first.
         recipe: the resolved recipe, to refuse continuing another run.
         slowed: factor on the learning rate after going back.
+        broken: steps in a row, up to this one, whose loss or gradient was no number.
         returns: how often it went back to get past step `trouble`.
         trouble: furthest step at which it had to go back; 0: none.
         scaler: state of the loss scale, empty without one.
@@ -44,6 +48,7 @@ class Progress:
     best: float | None
     recipe: Mapping[str, Any]
     slowed: float = 1.0
+    broken: int = 0
     returns: int = 0
     trouble: int = 0
     scaler: Mapping[str, Any] = field(default_factory=dict)
@@ -156,14 +161,7 @@ def keep_numbered(folder: Path, step: int, *, keep: int, keep_every: int) -> boo
         return False
     state, _ = numbered_paths(folder, step)
     state.parent.mkdir(exist_ok=True)
-    with whole(state) as partial:
-        partial.unlink()
-        try:
-            partial.hardlink_to(
-                folder / FILE
-            )  # the file is replaced, never changed, so two names may share it
-        except OSError:  # some file systems know no hard links
-            shutil.copyfile(folder / FILE, partial)
+    _name_also(folder / FILE, state)
     # A run that went back has numbers to come: they no longer belong to it.
     numbers = numbered(folder)
     last = [number for number in numbers if number <= step][-keep:] if keep else []
@@ -172,6 +170,25 @@ def keep_numbered(folder: Path, step: int, *, keep: int, keep_every: int) -> boo
             for path in numbered_paths(folder, number):
                 path.unlink(missing_ok=True)
     return True
+
+
+def set_aside(folder: Path) -> None:
+    """Keep the newest state as the one to go back to, before one of between takes its name.
+
+    Raises:
+        RelumeError: the disk is full or the folder closed.
+    """
+    _name_also(folder / FILE, folder / EARLIER)
+
+
+def _name_also(path: Path, name: Path) -> None:
+    """Give a state a second name. Files of states are replaced, never changed, so two names may share one."""
+    with whole(name) as partial:
+        partial.unlink()
+        try:
+            partial.hardlink_to(path)
+        except OSError:  # some file systems know no hard links
+            shutil.copyfile(path, partial)
 
 
 def numbered(folder: Path) -> list[int]:
@@ -186,17 +203,21 @@ def numbered_paths(folder: Path, step: int) -> tuple[Path, Path]:
     return place / f"{step:07d}.state.safetensors", place / f"{step:07d}.safetensors"
 
 
-def read_progress(folder: Path) -> Progress | None:
+def read_progress(folder: Path, name: str = FILE) -> Progress | None:
     """Return how far the run in a folder has come, or None where there is none.
+
+    Args:
+        folder: the run's folder.
+        name: of its state, `FILE` or `EARLIER`.
 
     Raises:
         CheckpointError: the file is not the state of a training.
     """
-    path = folder / FILE
+    path = folder / name
     return Progress(**_header(path)) if path.exists() else None
 
 
-def load_state(folder: Path, holdings: Holdings, *, rank: int = 0) -> None:
+def load_state(folder: Path, holdings: Holdings, *, rank: int = 0, name: str = FILE) -> None:
     """Put everything that `save_state` wrote back in its place.
 
     Args:
@@ -204,11 +225,12 @@ def load_state(folder: Path, holdings: Holdings, *, rank: int = 0) -> None:
         holdings: what is filled.
         rank: which of several processes this is; one that was not there when the state was written keeps
             the random numbers that it has.
+        name: of the state, `FILE` or `EARLIER`.
 
     Raises:
         CheckpointError: the file is damaged or belongs to another network.
     """
-    path = folder / FILE
+    path = folder / name
     tensors = read_tensors(path)
     try:
         holdings.load(tensors)
