@@ -274,6 +274,7 @@ def test_a_stop_past_the_trouble_does_not_count_as_having_got_past_it(tmp_path):
         source.loop.run()
     with pytest.raises(RelumeError, match="also after going back 1 times"):
         made(Poisoned()).run()
+    assert sum("back to the state" in text for _, text in notices(tmp_path)) == 1
 
 
 def test_a_state_put_in_place_of_a_later_one_is_not_gone_back_past(tmp_path):
