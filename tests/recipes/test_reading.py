@@ -25,6 +25,18 @@ def page(tmp_path):
     return put
 
 
+def test_plain_words_are_read_as_people_mean_them(page):
+    text = (
+        "variant: cfsr-x2\nsteps: 010\nstart: no\nclip: .5\noptimiser: {learning_rate: 1e-3}\n"
+        "validation: {damaged: true, folder: ~}\nschedule: {floor: 0., halvings: [5.e-1, +0.75]}\n"
+    )
+    recipe = read_recipe(page(text))
+    assert (recipe.steps, recipe.start, recipe.clip, recipe.optimiser.learning_rate) == (10, "no", 0.5, 1e-3)
+    assert recipe.validation.damaged
+    assert recipe.validation.folder is None
+    assert recipe.schedule.halvings == (0.5, 0.75)
+
+
 @pytest.mark.parametrize("variant", ["cfsr-x2", "cfsr-x4", "cfsr-routed-x4"])
 @pytest.mark.parametrize("budget", ["cpu", "gpu"])
 def test_what_is_written_loads_back(page, variant, budget):
@@ -56,7 +68,23 @@ def test_a_file_says_only_what_differs(page):
         ("variant: cfsr-x2\nobjective: {name: routing, distance: {name: l3}}\n", "objective.distance.name"),
         ("variant: [cfsr-x2\n", "not YAML: line 2"),
         ("- variant\n", "is no recipe"),
-        ("3: 4\n", "is no recipe"),
+        ("3: 4\n", "line 1: '3' is no name of a setting"),
+        ("variant: cfsr-x2\ndata: {32: x}\n", "line 2: '32' is no name of a setting"),
+        ("variant: cfsr-x2\nschedule:\n  0.5: 1\n", "line 3: '0.5' is no name of a setting"),
+        ("variant: cfsr-x2\ndata: {[a]: 1}\n", "line 2: a list or mapping is no name of a setting"),
+        (
+            "variant: cfsr-x2\nobjective:\n  name: weighted\n  parts:\n  - {name: l1, name: l2}\n",
+            "line 5: 'name' stands twice",
+        ),
+        (
+            "variant: cfsr-x2\ndata: {patch: 16}\ndata.patch: 32\n",
+            "data.patch is set twice, also within data",
+        ),
+        ("variant: cfsr-x2\nobjective: l1\nobjective.name: l2\n", "objective.name is set twice"),
+        ("variant: cfsr-x2\nsteps: yes\n", "steps: Input should be a valid integer"),
+        ("variant: cfsr-x2\nsteps: true\n", "steps: a number or a word is wanted, not true or false"),
+        ("variant: cfsr-x2\nsteps: 1:30\n", "steps: Input should be a valid integer"),
+        ("variant: cfsr-x2\nsteps: 2020-01-01\n", "steps: Input should be a valid integer"),
         ("", "is no recipe"),
         ("variant: !!python/object/apply:os.system [ls]\n", "not YAML"),
     ],

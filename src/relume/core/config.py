@@ -104,9 +104,23 @@ def _configs(cls: type[Config]) -> Iterator[type[Config]]:
 def _assign_all(
     cls: type[BaseModel], values: dict[str, Any], changes: Mapping[str, Any], *, where: str, prefix: str = ""
 ) -> None:
+    for key in changes:
+        for parent in _parents(key):
+            whole, inner = changes.get(parent), key.removeprefix(f"{parent}.")
+            named = isinstance(whole, str) and inner == "name"
+            if named or (isinstance(whole, Mapping) and inner.partition(".")[0] in whole):
+                raise ConfigError(
+                    f"{where}: {prefix}{key} is set twice, also within {prefix}{parent}; leave one out"
+                )
     # Names first: which settings there are depends on what is chosen.
     for key in sorted(changes, key=lambda key: (key.count("."), key.rpartition(".")[2] != "name")):
         _assign(cls, values, f"{prefix}{key}", changes[key], where=where)
+
+
+def _parents(key: str) -> Iterator[str]:
+    """Yield `a` and `a.b` of the dotted key `a.b.c`."""
+    parts = key.split(".")
+    yield from (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _assign(cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, *, where: str) -> None:

@@ -18,11 +18,12 @@ What `written` gives is such a file, complete. As Python, a file with `recipe()`
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
@@ -129,29 +130,57 @@ def _text(path: Path) -> str:
 def _mapping(path: Path) -> dict[str, Any]:
     text = _text(path)
     try:
-        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader))
-        values = yaml.safe_load(text)
+        _refuse_odd_keys(yaml.compose(text, Loader=_Loader))
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
         raise ConfigError(f"{path} is not YAML: {place}{problem}") from error
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    if not isinstance(values, dict):
         raise ConfigError(f"{path} is no recipe; it holds lines like: variant: cfsr-x2")
     return values
 
 
-def _refuse_twice(node: yaml.Node | None) -> None:
-    """Refuse a key that stands twice, of which YAML would silently take the last.
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain words as YAML 1.2 does: 1.1, PyYAML's, takes `yes` for true, 010 for 8 and 1:30 for 90."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", [*"-+0123456789"]),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _refuse_odd_keys(node: yaml.Node | None) -> None:
+    """Refuse a key that stands twice, of which YAML would silently take the last, or that is no word.
 
     Raises:
         yaml.MarkedYAMLError: there is one.
     """
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_odd_keys(value)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
     for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+        if not key.tag.endswith((":str", ":merge")):
+            shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+            raise yaml.MarkedYAMLError(
+                problem=f"{shown} is no name of a setting", problem_mark=key.start_mark
+            )
+        if key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
-        seen.add(str(key.value))
-        _refuse_twice(value)
+        seen.add(key.value)
+        _refuse_odd_keys(value)

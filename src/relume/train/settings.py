@@ -75,7 +75,7 @@ class LoopConfig(Config):
 
     Attributes:
         steps: how many optimiser steps, up to 1e9.
-        seed: up to 2^62; of weights, patches and degradation.
+        seed: up to 2^48; of weights, patches and degradation.
         precision: "fp32", or mixed precision: "bf16", or "fp16" with a loss scale that adapts.
         device: "auto" takes a GPU where there is one; "cpu".
         accumulate: parts into which each process cuts its share of the batch, to hold less at once; the
@@ -95,7 +95,7 @@ class LoopConfig(Config):
     """
 
     steps: Annotated[int, Field(gt=0, le=10**9)] = 1000
-    seed: Annotated[int, Field(ge=0, le=2**62)] = 1
+    seed: Annotated[int, Field(ge=0, le=2**48)] = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu"] = "auto"
     accumulate: PositiveInt = 1
