@@ -79,6 +79,11 @@ class Sizes(Config):
     either: bool | int = 1
 
 
+class Twins(Config):
+    optimiser: Inner = Inner()
+    partner: Inner = Inner()
+
+
 class WithFolders(Config):
     data: Sizes = Sizes()
     validation: Inner = Inner()
@@ -88,6 +93,8 @@ class WithFolders(Config):
 def test_the_nearest_is_looked_for_beside_the_slip_first():
     with pytest.raises(ConfigError, match=r"no setting 'data\.folder'; did you mean 'data\.folders'"):
         WithFolders().override({"data.folder": "x"}, where="recipe")
+    with pytest.raises(ConfigError, match=r"no setting 'partner\.lr'; did you mean 'partner\.learning_rate'"):
+        Twins().override({"partner.lr": 1}, where="recipe")
 
 
 @pytest.mark.parametrize("name", ["patch", "rates", "folders"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from relume.apps.console import progress_bar, say, say_note
+from relume.apps.console import INTERRUPTED, progress_bar, say, say_note
 from relume.apps.destinations import default_suffix, destinations, manifest_place
 from relume.apps.reporting import Failures, Reporter, check_report, summary, write_report
 from relume.apps.upscale_settings import UpscaleSettings, endings, own_scale
@@ -24,8 +24,6 @@ from relume.infer.batch.planning import Planned, Wish, again, plan
 from relume.infer.batch.stages import Job, Listener, Tally
 from relume.infer.batch.watch import arrivals
 from relume.infer.choosing import default_engine
-
-_INTERRUPTED = 130
 
 Work = Callable[[Manifest, Listener, Iterable[Job] | None, threading.Event], Tally]
 """Does a manifest's jobs, those given or all that are left."""
@@ -186,7 +184,7 @@ class _Batch:
                 tally = self._work(self._manifest, reporter, None, threading.Event())
         self._tell(tally, planned)
         if tally.stopped:
-            return _INTERRUPTED
+            return INTERRUPTED
         return 1 if self._failures.count else 0
 
     def watch(self, look: Callable[[], Iterable[Wish]]) -> int:

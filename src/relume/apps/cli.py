@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from relume.apps import commands
-from relume.apps.console import err, say_error
+from relume.apps.console import INTERRUPTED, err, say_error
 from relume.core.errors import RelumeError
 
 _FIRST = ("upscale", "jobs", "compare", "evaluate", "measure", "prepare", "train")
@@ -66,7 +66,7 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("stopped")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone (`relume models | head`); that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,6 +30,9 @@ for _stream in (sys.stdout, sys.stderr):
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 
 class _SecondsLeft(ProgressColumn):
     """The time left as somebody knows it better than the bar does."""

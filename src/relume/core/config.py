@@ -218,17 +218,19 @@ def _refuse_unknown(
     parents = path.rpartition(".")[0]
     here = {name: f"{parents}.{name}" if parents else name for name in owner.model_fields}
     tails |= {name: whole for name, whole in here.items() if name not in tails}
-    if parents and path == f"{parents}.{part}":  # the parents are right, and would make all below them alike
-        own, close = here.get(nearest(part, here) or ""), None
-    else:
-        own, close = None, nearest(path, known) if "." in path else None
     # `lr` for `learning_rate` is the next.
-    initials = {
-        "".join(word[0] for word in tail.split("_")): name for tail, name in tails.items() if "_" in tail
-    }
-    close = own or tails.get(part) or initials.get(part) or close or tails.get(nearest(part, tails) or "")
+    short, own = _initials(tails), None
+    close = nearest(path, known) if "." in path else None
+    if parents and path == f"{parents}.{part}":  # the parents are right, and would make all below them alike
+        own, close = here.get(nearest(part, here) or "") or _initials(here).get(part), None
+    close = own or tails.get(part) or short.get(part) or close or tails.get(nearest(part, tails) or "")
     advice = f"did you mean {close!r}?" if close else f"known: {', '.join(owner.model_fields)}"
     raise ConfigError(f"{where}: no setting {path!r}; {advice}")
+
+
+def _initials(names: Mapping[str, str]) -> dict[str, str]:
+    """Return what stands under names of several words, by these words' first letters."""
+    return {"".join(word[0] for word in name.split("_")): at for name, at in names.items() if "_" in name}
 
 
 def keys(cls: type[BaseModel], values: object = None, prefix: str = "") -> list[str]:

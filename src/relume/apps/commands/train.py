@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
-from relume.apps.console import err, megabytes, out, printable, progress_bar
+from relume.apps.console import INTERRUPTED, err, megabytes, out, printable, progress_bar
 
 if TYPE_CHECKING:
     from relume.recipes.base import Recipe
@@ -72,6 +72,7 @@ def train(
     try:
         from relume.recipes.reading import SUFFIXES, read_recipe, written
         from relume.recipes.runner import Run, find_recipe
+        from relume.train.loop import RunStoppedError
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "yaml"):
             raise
@@ -120,7 +121,12 @@ def train(
         if recipe.data.held_out and main:
             use = "" if recipe.validation.folder else ", and validated on"
             err.print(f"the lowest {recipe.data.held_out:.0%} of each picture's rows are held out{use}")
-        weights = prepared.train()
+        try:
+            weights = prepared.train()
+        except RunStoppedError as stopped:
+            if main:
+                err.print(str(stopped), markup=False)
+            raise typer.Exit(INTERRUPTED) from None
     if main:
         out.print(f"weights: {weights}    measure them: relume evaluate {weights} --data SET", markup=False)
 

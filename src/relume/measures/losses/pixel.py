@@ -9,20 +9,21 @@ Shapes: any, equal. Ranges: from 0 up (Charbonnier from ε up), in the values' u
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import PositiveFloat, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from relume.core.config import Config
 from relume.measures.losses.base import Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork
 
 _EPSILON = 1e-3
 
 
-class PixelLossConfig(LossConfig):
+class DistanceConfig(Config):
     """Which distance, and its constant.
 
     Attributes:
@@ -34,13 +35,13 @@ class PixelLossConfig(LossConfig):
     epsilon: PositiveFloat = _EPSILON
 
     @model_validator(mode="after")
-    def _fits(self) -> PixelLossConfig:
+    def _fits(self) -> Self:
         if self.name != "charbonnier" and self.epsilon != _EPSILON:
             raise ValueError(f"{self.name} has no epsilon; it is charbonnier's")
         return self
 
-    def build(self, load: LoadNetwork) -> Loss:  # noqa: ARG002
-        """Return the loss."""
+    def function(self) -> Loss:
+        """Return the distance."""
         match self.name:
             case "l1":
                 return F.l1_loss
@@ -48,6 +49,14 @@ class PixelLossConfig(LossConfig):
                 return F.mse_loss
             case "charbonnier":
                 return lambda output, target: charbonnier(output, target, epsilon=self.epsilon)
+
+
+class PixelLossConfig(DistanceConfig, LossConfig):
+    """A distance as one of several losses."""
+
+    def build(self, load: LoadNetwork) -> Loss:  # noqa: ARG002
+        """Return the loss."""
+        return self.function()
 
 
 CONFIG = PixelLossConfig

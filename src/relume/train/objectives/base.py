@@ -39,6 +39,13 @@ def refuse_names(shown: Iterable[str], others: Collection[str] = ()) -> None:
         taken.add(name)
 
 
+def bring(losses: Iterable[object], device: torch.device) -> None:
+    """Bring those of several losses that hold a network to a device, in place."""
+    for loss in losses:
+        if isinstance(loss, nn.Module):
+            loss.to(device)
+
+
 class Objective(Protocol):
     """A callable that the loop minimises.
 

@@ -28,7 +28,7 @@ from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.nn.slider import tuned
 from relume.train.objectives.adversarial import AdversarialConfig, Adversary, Judged
-from relume.train.objectives.base import Share, drawn_alike
+from relume.train.objectives.base import Share, bring, drawn_alike
 
 Aim = tuple[Annotated[LossConfig, ChosenFrom(PACKAGE, "loss")], ...]
 """Losses, each with its weight in the aim's sum."""
@@ -98,10 +98,7 @@ class MultiLossObjective:
 
     def to(self, device: torch.device) -> MultiLossObjective:
         """Bring encoders to the device, in place."""
-        for aim in self.aims:
-            for _, loss in aim:
-                if isinstance(loss, nn.Module):
-                    loss.to(device)
+        bring((loss for aim in self.aims for _, loss in aim), device)
         return self
 
     def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from relume.measures.losses.base import PACKAGE, Loss, LossConfig
 from relume.measures.losses.pixel import PixelLossConfig
 from relume.nn.encoders.opening import LoadNetwork, no_models
 from relume.train.objectives.adversarial import AdversarialConfig, Adversary, Judged
-from relume.train.objectives.base import Share, drawn_alike, refuse_names
+from relume.train.objectives.base import Share, bring, drawn_alike, refuse_names
 from relume.train.objectives.distillation import DistillationConfig, Lesson
 
 
@@ -93,9 +93,7 @@ class WeightedObjective:
 
     def to(self, device: torch.device) -> WeightedObjective:
         """Bring encoders and the teacher to the device, in place."""
-        for _, loss in self.parts.values():
-            if isinstance(loss, nn.Module):
-                loss.to(device)
+        bring((loss for _, loss in self.parts.values()), device)
         if self.lesson:
             self.lesson.teacher.to(device)
         return self

@@ -15,7 +15,6 @@ h3 { font-size: 15px; margin: 0 0 4px; }
 table { border-collapse: collapse; } td, th { padding: 3px 14px 3px 0; text-align: left;
   vertical-align: top; }
 th { color: var(--soft); font-weight: 500; } thead th { border-bottom: 1px solid var(--edge); }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: 18px; }
 .chart { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 12px; }
 .chart svg { width: 100%; height: auto; display: block; }
