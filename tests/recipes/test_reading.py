@@ -81,6 +81,7 @@ def test_a_file_says_only_what_differs(page):
             "data.patch is set twice, also within data",
         ),
         ("variant: cfsr-x2\nobjective: l1\nobjective.name: l2\n", "objective.name is set twice"),
+        ("variant: cfsr-x2\nsurgery: [reparameterise, reparameterise]\n", "'reparameterise' stands twice"),
         ("variant: cfsr-x2\nsteps: yes\n", "steps: Input should be a valid integer"),
         ("variant: cfsr-x2\nsteps: true\n", "steps: a number or a word is wanted, not true or false"),
         ("variant: cfsr-x2\nsteps: 1:30\n", "steps: Input should be a valid integer"),

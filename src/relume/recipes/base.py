@@ -73,6 +73,14 @@ class Recipe(LoopConfig):
                 )
         return network
 
+    @field_validator("surgery")
+    @classmethod
+    def _once_each(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        twice = next((step for step in steps if steps.count(step) > 1), None)
+        if twice is not None:
+            raise told(f"{twice!r} stands twice; each step is done once")
+        return steps
+
     def override(self, changes: Mapping[str, Any], *, where: str) -> Self:
         """Return a copy with some values replaced (`Config.override`).
 
