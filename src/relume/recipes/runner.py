@@ -36,7 +36,7 @@ from relume.train.objectives.base import Classifying
 from relume.train.objectives.models import build_objective
 from relume.train.observers import Curve, JsonLog, tensorboard_log
 from relume.train.state import numbered_paths, read_progress
-from relume.train.validation import Validation
+from relume.train.validation import Validation, plain_name
 
 _TRIED = 2
 """Patches on which a step's demand is counted; some objectives compare one with another."""
@@ -180,7 +180,7 @@ class Run:
             observers=[
                 JsonLog(folder),
                 *([tensorboard] if tensorboard else []),
-                Curve(folder, title=recipe.variant, figure=recipe.validation.best),
+                Curve(folder, title=recipe.variant, figure=recipe.validation.best, plain=plain_name(scale)),
                 *observers,
             ],
             on_best=lambda state, step: self._write(self.best_path, state, step),
