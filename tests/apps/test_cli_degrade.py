@@ -144,6 +144,8 @@ def test_depth_and_transparency_stay(tmp_path, relume):
         ({"draws": 2, "output": Path("b.png")}, ("b.png names a file", "folder")),
         ({"output": Path("there.png")}, ("there.png", "exists")),
         ({"output": Path("a.png"), "overwrite": True}, ("a.png", "over a photo")),
+        ({"output": Path("x.gif")}, ("x.gif", "'.gif' is no picture format that can be written", ".png")),
+        ({"output": Path("x.HEIC"), "draws": 2}, ("x.HEIC", ".png, .jpg")),
         ({"output": Path("none/c.png")}, ("none", "does not exist")),
         ({"draws": 2, "output": Path("no/where")}, ("no", "does not exist")),
         ({"sheet": Path("s.txt")}, ("s.txt",)),
@@ -157,6 +159,14 @@ def test_what_cannot_be_is_refused_before_the_work(tmp_path, photo, options, say
         degrade([photo], **{"recipe": "haze", **options})
     assert all(words in str(caught.value) for words in says), caught.value
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["x.gif", "v1.2"])
+def test_a_folder_may_have_any_ending(tmp_path, photo, name):
+    if name == "x.gif":  # there already, so nothing is guessed
+        (tmp_path / name).mkdir()
+    degrade([photo], recipe="noise", output=Path(name))
+    assert (tmp_path / name / "a_noise.png").exists()
 
 
 def test_a_refusal_is_one_line_of_the_command(photo, refused):

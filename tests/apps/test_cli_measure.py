@@ -155,6 +155,9 @@ def test_an_original_that_does_not_fit(tmp_path, relume, photo):
         (("--against", "gone.png"), ("gone.png", "check the path")),
         (("--niqe-model", "photo.png"), ("photo.png",)),
         (("--layer", "relu1_2"), ("--encoder",)),
+        (("--protocol", "sr-rgb"), ("--protocol", "--against")),
+        (("--protocol", "cube", "--against", "photo.png"), ("cube measures cubes", "sr-y or sr-rgb")),
+        (("--niqe-model", "photo.png", "-m", "blur"), ("--niqe-model", "add -m niqe")),
     ],
 )
 def test_refused_before_the_work(refused, photo, options, says):

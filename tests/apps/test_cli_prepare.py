@@ -41,6 +41,17 @@ def test_bad_photos_are_said_with_their_reasons_and_the_rest_is_cut(relume, phot
     assert "looking at 1 photos" in again.stderr  # what could not be read, once more
 
 
+def test_a_report_does_not_take_the_place_of_what_a_training_reads(relume, refused, photos, tmp_path):
+    done = relume("prepare", "in", "-o", "out", "--side", 128, "--overlap", 32, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    index = (tmp_path / "out" / "index.json").read_bytes()
+    for name in ("out/index.json", "in/../out/Index.JSON", "out/pieces/a.csv"):
+        refused("prepare", "in", "--check-only", "--report", name, says=(name, "own files"))
+    assert (tmp_path / "out" / "index.json").read_bytes() == index
+    done = relume("prepare", "in", "--check-only", "--report", "out/all.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_checking_only_changes_nothing(relume, photos, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     done = relume("prepare", "in", "--check-only", cwd=tmp_path)
@@ -67,6 +78,7 @@ def test_nothing_taken_is_a_failure(relume, photos, tmp_path):
         (("in", "-o", "out", "--overlap", 512), ("overlap of 512", "pieces of 512")),
         (("in", "-o", "out", "--report", "a.txt"), ("a.txt", ".csv or .json")),
         (("in", "-o", "out", "--without", "none"), ("none is not a folder",)),
+        (("in", "-o", ".", "--report", "index.json"), ("index.json", "own files", "choose another name")),
     ],
 )
 def test_nonsense_is_refused(refused, photos, arguments, says):

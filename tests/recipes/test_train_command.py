@@ -141,6 +141,12 @@ def test_what_cannot_be_run_is_refused_in_one_line(desk, arguments, message):
         ("data.batch=10000000", "GiB is free on cpu; lower data.batch or data.patch, or raise accumulate"),
         ("data.patch=400", "too small for a patch of 808x808"),
         ("threads=100000", "threads: 100000 are too many for this machine; choose 1 … "),
+        ("data.workers=100000", "data.workers: 100000 are too many for this machine; choose 1 … "),
+        (
+            "network.channels=4",
+            "photos holds no cube (.mat, .npy); network.channels=4 asks for cubes, and for "
+            "photos 1 or 3 are right",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_starts(desk, setting, message):

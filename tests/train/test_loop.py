@@ -186,6 +186,48 @@ def test_log_reads_as_one_run_after_a_crash(tmp_path):
     assert read_log(path)[-1]["loss"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (b"[]\n", "1 lines of the log name no step"),
+        (b'{"st\n{"step": 30, "loss": 1.0}\n', "damaged in line 2; the 2 lines"),
+        (b"\xff\n", "it is no text"),
+    ],
+)
+def test_a_damaged_log_does_not_stop_a_resumed_run(tmp_path, damage, says):
+    path = tmp_path / "log.jsonl"
+    damaged = b'{"step": 10, "loss": 1.0}\n' + damage
+    path.write_bytes(damaged)
+    JsonLog(tmp_path).started(40, 60)
+    notice = read_log(path)[-1]
+    assert notice["step"] == 40
+    assert says in notice["notice"]
+    assert notice["notice"].endswith("It was kept as damaged-log.jsonl.")
+    assert (tmp_path / "damaged-log.jsonl").read_bytes() == damaged
+
+
+def test_a_curve_leaves_out_what_is_no_number(tmp_path):
+    pytest.importorskip("matplotlib")
+    lines = [
+        {"step": 1, "loss": "low"}, {"step": 2, "validation": 7}, {"step": 3, "validation": {"psnr": None}},
+        {"step": 4, "validation": {"psnr": 30, "psnr_bicubic": []}}, {"step": 5, "loss": 0.5},
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Curve(tmp_path, title="tiny").finished(5)
+    assert (tmp_path / "curve.png").stat().st_size
+
+
+def test_a_curve_names_what_it_is_compared_with(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, partial, **_: (drawn.append(self), partial.touch())
+    )
+    (tmp_path / "log.jsonl").write_text('{"step": 4, "validation": {"psnr": 30, "psnr_bicubic": 28}}\n')
+    Curve(tmp_path, title="tiny", plain="input").finished(4)
+    assert [text.get_text() for text in drawn[0].axes[1].get_legend().get_texts()] == ["network", "input"]
+
+
 def test_validation_measures_the_running_mean_and_keeps_the_best(tmp_path):
     seen, kept = [], []
     run = loop(tmp_path)

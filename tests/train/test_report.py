@@ -184,6 +184,7 @@ def test_runs_of_one_name_are_told_apart(run, tmp_path):
         ('{"step": 2, "loss": 0.5}\n{"step": 4, "lo', "The last line of the log was cut short."),
         ('{"step": 2, "loss": 0.5}\n{"st\n{"step": 4}\n', "damaged in line 2; the 2 lines from there on"),
         ('{"step": 2, "loss": NaN}\n', "1 logged values are no finite numbers"),
+        ('{"step": 2, "loss": 1' + "0" * 400 + "}\n", "1 logged values are no finite numbers"),
         ('[1]\n7\n{"step": true}\n{"step": 3, "loss": 1}\n', "3 lines of the log name no step"),
         ("", "The log holds no figures yet."),
         ("[" * 100_000, "The log is damaged"),
@@ -203,6 +204,32 @@ def test_what_is_missing_or_broken_is_said(tmp_path, log, says):
 def test_a_log_that_is_no_text_is_said(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\x00")
     assert "it is no text" in words(parsed(page([read_run(tmp_path)])))
+
+
+@pytest.mark.parametrize(
+    ("variant", "word"), [("dncnn-25", "input"), ("cfsr-x2", "bicubic"), ("x", "bicubic")]
+)
+def test_what_outputs_are_compared_with_has_one_name(run, tmp_path, variant, word):
+    (run / "state.safetensors").unlink()
+    header = Header(model="a", variant=variant, config={}, recipe={"variant": variant})
+    write_checkpoint(run / "tiny-x2.safetensors", nn.Conv2d(1, 1, 1).state_dict(), header)
+    text = page([read_run(run)])
+    said = words(parsed(text))
+    assert f"gain on {word}" in said
+    assert f"after step 8: {word}, output, original" in text
+    assert text.count("bicubic") == (0 if word == "input" else text.count(word))
+
+
+def test_runs_of_several_kinds_name_each_what_it_is_compared_with(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "log.jsonl").write_text((run / "log.jsonl").read_text())
+    header = Header(model="a", variant="dncnn-25", config={}, recipe={"variant": "dncnn-25"})
+    write_checkpoint(other / "a.safetensors", nn.Conv2d(1, 1, 1).state_dict(), header)
+    said = words(parsed(page([read_run(run), read_run(other)])))
+    assert "gain on bicubic or input" in said
+    assert "bicubic, tiny" in said
+    assert "input, other" in said
 
 
 def test_a_run_that_was_stopped_says_where(run):

@@ -13,11 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from relume.core.errors import DataError, RelumeError
+from relume.core.errors import ConfigError, DataError, RelumeError
+from relume.core.machine import most_threads
 from relume.data.degradations.base import Degradation, Located, Telling, located
 from relume.data.patches import Patches, PatchesConfig, PhotoList, StepSampler
 from relume.data.preparation.reading import PieceList, PiecePatches
 from relume.nn.colour import rgb_to_y
+
+_FEW = 8
+"""Workers that any machine may start: recipes for GPUs ask for as many, and are rehearsed on small ones."""
 
 _CPU = torch.device("cpu")
 Batch = dict[str, Tensor]
@@ -150,6 +154,7 @@ class PairLoader:
         cubes: whether the channels are the bands of cubes (`Contract.of_cubes`).
 
     Raises:
+        ConfigError: this machine is too small for so many workers.
         PictureError: a file is no picture.
         DataError: a photo is too small for a patch, or lacks what the degradation needs of it.
     """
@@ -166,6 +171,12 @@ class PairLoader:
         luma: bool = False,
         cubes: bool = False,
     ) -> None:
+        most = max(_FEW, most_threads())
+        if config.workers > most:
+            raise ConfigError(
+                f"data.workers: {config.workers} are too many for this machine; choose 1 … {most}, or 0 to "
+                f"load in the process that trains"
+            )
         self._config = config
         choices: dict[str, Any] = {
             "scale": scale, "margin": degradation.margin, "channels": 3 if luma else channels, "seed": seed,

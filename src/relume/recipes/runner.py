@@ -18,7 +18,7 @@ from torch import Tensor
 from relume.core.catalogue import find_variant, systems
 from relume.core.checkpoints import write_checkpoint
 from relume.core.contract import Contract
-from relume.core.errors import ConfigError, RelumeError, naming
+from relume.core.errors import ConfigError, DataError, RelumeError, naming
 from relume.core.files import alone_in
 from relume.data.benchmarks import BenchmarkPairs, Damage, find_pairs, held_out_pairs
 from relume.data.degradations.base import Telling
@@ -36,7 +36,7 @@ from relume.train.objectives.base import Classifying
 from relume.train.objectives.models import build_objective
 from relume.train.observers import Curve, JsonLog, tensorboard_log
 from relume.train.state import numbered_paths, read_progress
-from relume.train.validation import Validation
+from relume.train.validation import Validation, plain_name
 
 _TRIED = 2
 """Patches on which a step's demand is counted; some objectives compare one with another."""
@@ -121,9 +121,10 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.network = zoo.build(recipe.network, system=self.system, steps=recipe.surgery)
         contract = self.network.contract
-        self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(
-            recipe.data.folders, cubes=contract.of_cubes
-        )
+        with _asking_for_cubes(contract):
+            self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(
+                recipe.data.folders, cubes=contract.of_cubes
+            )
         source, self.start_sha256 = None, ""
         if recipe.start is not None:
             with naming("start"):
@@ -180,7 +181,7 @@ class Run:
             observers=[
                 JsonLog(folder),
                 *([tensorboard] if tensorboard else []),
-                Curve(folder, title=recipe.variant, figure=recipe.validation.best),
+                Curve(folder, title=recipe.variant, figure=recipe.validation.best, plain=plain_name(scale)),
                 *observers,
             ],
             on_best=lambda state, step: self._write(self.best_path, state, step),
@@ -274,6 +275,20 @@ class Run:
         )
         header = header_of(network, recipe, origin)
         write_checkpoint(path, network.state_dict(), header)
+
+
+@contextmanager
+def _asking_for_cubes(contract: Contract) -> Iterator[None]:
+    """Name the setting by which a model of photos takes cubes, where what was given holds none."""
+    try:
+        yield
+    except DataError as error:
+        if contract.of_cubes and not contract.cubes:
+            raise DataError(
+                f"{error}; network.channels={contract.channels} asks for cubes, and for photos 1 or 3 are "
+                f"right"
+            ) from error
+        raise
 
 
 def _validated(

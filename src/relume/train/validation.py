@@ -22,6 +22,19 @@ _PART = 48
 """Side in input pixels of what a validation's time is reckoned from."""
 
 
+BASELINE = "_bicubic"
+"""After a figure's name: the same of what was enlarged plainly, or of the input where nothing is enlarged."""
+
+
+def plain_name(scale: int | None) -> str:
+    """Return what a network's outputs are compared with, for people.
+
+    Args:
+        scale: of the network; None where it is not known, and the word of the logs is taken.
+    """
+    return "input" if scale == 1 else "bicubic"
+
+
 class ValidationConfig(Config):
     """What to validate on.
 
@@ -102,7 +115,7 @@ class Validation:
         self._pictures = config.pictures
         # Where nothing is enlarged, this is the input itself.
         self._bicubic = [pair.bicubic() for pair in self._pairs]
-        self._plain = "bicubic" if scale > 1 else "input"
+        self._plain = plain_name(scale)
         self._baseline = [
             self._protocol.measure(bicubic, pair.high, scale)
             for bicubic, pair in zip(self._bicubic, self._pairs, strict=True)
@@ -119,7 +132,7 @@ class Validation:
                 self._save(index, output, figures[-1], step)
         return {
             **{name: _mean(figures, name) for name in figures[0]},
-            **{f"{name}_bicubic": _mean(self._baseline, name) for name in figures[0]},
+            **{f"{name}{BASELINE}": _mean(self._baseline, name) for name in figures[0]},
         }
 
     @torch.inference_mode()

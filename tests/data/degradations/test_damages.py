@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ CONFIGS: dict[str, type[SameSizeConfig]] = {
 # What a damage is as strong as, where that is not called strength.
 AMOUNTS: dict[str, str] = {"holes": "coverage"}
 COLOUR_ONLY = {"underwater"}
+PAGE = Path(__file__).parents[3] / "docs" / "degradations.md"
+WHOLE = {("rain", "layers"), ("snow", "layers"), ("sinc", "size")}
 
 every = pytest.mark.parametrize("name", CONFIGS)
 every_with_strength = pytest.mark.parametrize(
@@ -49,6 +52,62 @@ def photo() -> Tensor:
 
 def test_there_are_ten():
     assert len(CONFIGS) >= 10
+
+
+def limits() -> list[tuple[str, str, float | None, float]]:
+    """Name, setting, least and most, as the page on degradations lists them."""
+    found = []
+    for section in re.split(r"^### ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        _, _, listed = section.partition("Limits:")
+        pattern = r"`(\w+)`\s+(?:at\s+most|([-\d.]+)\s+to)\s+([\d.,]*\d)"
+        for setting, least, most in re.findall(pattern, listed):
+            found.append(
+                (section.split()[0], setting, float(least) if least else None, float(most.replace(",", "")))
+            )
+    return found
+
+
+def test_the_page_lists_limits():
+    listed = {(name, setting) for name, setting, *_ in limits()}
+    assert len(listed) == len(limits()) > 30
+    assert {name for name, _ in listed} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize(("name", "setting", "least", "most"), limits())
+def test_limits_hold_as_the_page_lists_them(name, setting, least, most):
+    def given(value):
+        return {setting: int(value) if (name, setting) in WHOLE else value}
+
+    step = 1 if setting == "layers" else 2 if name == "sinc" else most / 100
+    CONFIGS[name](**given(most))
+    with pytest.raises(ValueError, match=setting):
+        CONFIGS[name](**given(most + step))
+    if least is not None:
+        CONFIGS[name](**given(least))
+        with pytest.raises(ValueError, match=setting):
+            CONFIGS[name](**given(least - step))
+
+
+@every_with_strength
+def test_strength_has_a_limit(name):
+    with pytest.raises(ValueError, match=AMOUNTS.get(name, "strength")):
+        CONFIGS[name](**amount(name, 10.1))
+
+
+@pytest.mark.parametrize(("texts", "says"), [(("a", ""), "empty"), ((" ",), "empty")])
+def test_a_text_says_something(texts, says):
+    with pytest.raises(ValueError, match=says):
+        CONFIGS["text"](texts=texts)
+
+
+def test_letters_that_the_font_lacks_are_refused():
+    CONFIGS["text"](texts=("All of these, (1987): fine?",)).build(1)
+    with pytest.raises(ConfigError, match="'Zürich' holds 'ü', which Pillow's own font lacks"):
+        CONFIGS["text"](texts=("Zurich", "Zürich")).build(1)
+
+
+def test_one_number_stands_for_a_range_of_sides():
+    assert CONFIGS["sinc"](size=9) == CONFIGS["sinc"](size=(9, 9))
 
 
 @every

@@ -1,6 +1,7 @@
 """Preparing photos for training: how they are cut, what is written, and the patches read from it."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -219,6 +220,52 @@ def test_folders_that_are_not_prepared_are_left_to_others(photos, tmp_path):
     run(photos, tmp_path / "npy")
     with pytest.raises(DataError, match="not prepared as"):
         PieceList.find((tmp_path / "npy", photos))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"images": []}', '{"format": "coco"}', "[" * 100_000])
+def test_photos_may_lie_beside_an_index_that_is_not_ours(photos, text):
+    (photos / "index.json").write_text(text)
+    assert PieceList.find((photos,)) is None
+
+
+def drop(*keys):
+    def change(index):
+        for key in keys[:-1]:
+            index = index[key]
+        del index[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (drop("format"), 'it holds no "format"'),
+        (drop("settings"), 'it lacks "settings"'),
+        (drop("settings", "form"), 'it lacks "form"'),
+        (drop("photos"), 'it lacks "photos"'),
+        (drop("photos", 0, "sha256"), 'it lacks "sha256"'),
+        (drop("photos", 0, "pieces", "places"), 'it lacks "places"'),
+        (lambda index: index["photos"].append([]), "of another kind"),
+        (lambda index: index["photos"][0].update(height=math.inf), "of another kind"),
+        (lambda index: index["photos"][0]["pieces"].update(places=[[0]]), "of another kind"),
+        (lambda index: index.update(format=2), "another version"),
+    ],
+)
+def test_a_damaged_index_is_told(photos, tmp_path, change, says):
+    run(photos, tmp_path / "out")
+    path = tmp_path / "out" / "index.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(DataError, match=f"index.json .*{says}"):
+        PieceList.find((tmp_path / "out",))
+    path.write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"index.json is damaged: it holds no JSON; run relume prepare"):
+        PieceList.find((tmp_path / "out",))
+    path.unlink()
+    with pytest.raises(DataError, match="not finished"):
+        PieceList.find((tmp_path / "out",))
 
 
 def test_pieces_that_do_not_fit_are_refused(photos, tmp_path):

@@ -102,6 +102,17 @@ def test_many_places_are_drawn_from():
     assert 20 < reached <= 50
 
 
+def test_one_place_alone_teaches_nothing_and_is_refused():
+    x = torch.randn(1, 8, 4, 4, requires_grad=True)
+    contextual(x, torch.randn(1, 8, 4, 4), places=1).backward()
+    assert not x.grad.any()
+    with pytest.raises(ValueError, match="places"):
+        ContextualLossConfig(encoder="vgg19", layers={"conv2_2": 1.0}, places=1)
+    x = torch.randn(1, 8, 4, 4, requires_grad=True)
+    contextual(x, torch.randn(1, 8, 4, 4), places=2).backward()
+    assert x.grad.any()
+
+
 def test_attention_is_the_papers():
     torch.manual_seed(0)
     student, teacher = (torch.rand(2, n, 3, 4, dtype=torch.float64) for n in (5, 7))

@@ -189,10 +189,26 @@ def _plan(photos: list[Path], name: str, *, seed: int, draws: int, output: Path 
 
 
 def _is_file(output: Path) -> bool:
-    """Tell whether -o names the damaged picture itself rather than its folder."""
-    from relume.core.pictures import SUFFIXES
+    """Tell whether -o names the damaged picture itself rather than its folder.
 
-    return not output.is_dir() and output.suffix.lower() in SUFFIXES
+    Raises:
+        PictureError: it names a picture of a format that cannot be written.
+    """
+    import mimetypes
+
+    from PIL import Image
+
+    from relume.core.pictures import SUFFIXES, format_of
+
+    if output.is_dir():
+        return False
+    ending = output.suffix.lower()
+    kind, _ = mimetypes.guess_type(f"a{ending}")
+    if ending not in SUFFIXES and (
+        (kind or "").startswith("image/") or ending in Image.registered_extensions()
+    ):
+        format_of(output)  # tells the endings that can be
+    return ending in SUFFIXES
 
 
 def _sheet_place(photos: list[Path], name: str, output: Path | None) -> Path | None:

@@ -91,11 +91,12 @@ def measure(
         ),
     ] = None,
     protocol: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="How to compare with an original: sr-y (as papers do) or sr-rgb; no border is cut."
+            help="How to compare with an original: sr-y (as papers do, the default) or sr-rgb; no border is "
+            "cut."
         ),
-    ] = "sr-y",
+    ] = None,
     names: Annotated[
         list[str] | None,
         typer.Option("--measure", "-m", help="Only this: niqe, blur or blockiness; may be repeated."),
@@ -118,17 +119,19 @@ def measure(
 ) -> None:
     """Measure pictures: naturalness (NIQE), blur and blockiness; PSNR and SSIM beside an original."""
     from relume.measures.niqe import load_natural_model
-    from relume.measures.protocols import protocol as find_protocol
 
     if as_json and as_csv:
         raise RelumeError("--json and --csv cannot both be printed; leave one out")
     if against is not None and not against.exists():
         raise PictureError(f"there is no original {against}; check the path")
+    asked = _asked(names)
+    if niqe_model is not None and "niqe" not in asked:
+        raise RelumeError("--niqe-model is for NIQE, which is not asked for; add -m niqe, or leave it out")
     work = _Work(
-        asked=_asked(names),
+        asked=asked,
         model=load_natural_model(niqe_model) if niqe_model else None,
         against=against,
-        protocol=find_protocol(protocol),
+        protocol=_protocol(protocol, against),
         perceptual=_perceptual(encoder, tuple(layers or ()), against),
     )
     found = _found(pictures, work)
@@ -158,6 +161,22 @@ def _asked(names: list[str] | None) -> tuple[str, ...]:
         if name not in _ALONE:
             raise UnknownNameError("measure", name, _ALONE)
     return tuple(name for name in _ALONE if name in (names or _ALONE))
+
+
+def _protocol(name: str | None, against: Path | None) -> Protocol:
+    from relume.measures.protocols import SR_RGB, SR_Y
+    from relume.measures.protocols import protocol as find
+
+    if name is None:
+        return SR_Y
+    if against is None:
+        raise RelumeError("--protocol tells how to compare with an original; name it with --against")
+    found = find(name)
+    if found.of_cubes:
+        raise RelumeError(
+            f"--protocol {name} measures cubes, and here are pictures; choose {SR_Y.name} or {SR_RGB.name}"
+        )
+    return found
 
 
 def _perceptual(

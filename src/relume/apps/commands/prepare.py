@@ -94,7 +94,7 @@ def prepare(
         where="relume prepare",
     )  # fmt: skip
     if report is not None:
-        check_table(report)
+        check_table(report, output=output)
     if not workers:
         workers = max(1, min(_cores(), count_pictures(folder, leave_out=output) // _WORTH))
     with progress_bar() as bar:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import model_validator
@@ -20,7 +20,7 @@ from relume.core.errors import DataError
 from relume.core.pictures import SUFFIXES, read
 from relume.data.degradations import kernels, matrices
 from relume.data.degradations.base import SameSizeConfig, each_picture
-from relume.data.degradations.ranges import PositiveRange, Share, uniform
+from relume.data.degradations.ranges import PositiveRange, Share, uniform, within
 
 Border = Literal["mirror", "edge", "wrap"]
 """What lies outside: 2 1 | 0 1 2 (the border pixel not repeated), 0 0 | 0 1 2, or the other side."""
@@ -34,7 +34,7 @@ class BlurConfig(SameSizeConfig):
     """Settings of blur.
 
     Attributes:
-        sigma: width of a Gaussian along each of two axes of random direction, pixels.
+        sigma: width of a Gaussian along each of two axes of random direction, pixels; at most 50.
         kernels: a file of kernels, or a folder of such files, from which each picture draws one in place of
             a Gaussian: `.npy` (`K K` or `N K K`), `.mat` (`K K`, `K K N`, or a cell array of kernels) or gray
             pictures (PNG …) of K × K pixels, K odd. Each is scaled to sum to one.
@@ -46,7 +46,7 @@ class BlurConfig(SameSizeConfig):
     """
 
     name: Literal["blur"] = "blur"
-    sigma: PositiveRange = (0.5, 3.0)
+    sigma: Annotated[PositiveRange, within(0, 50)] = (0.5, 3.0)
     kernels: str | None = None
     kernel_noise: Share = 0.0
 

@@ -16,7 +16,7 @@ Shapes: C channels, H W.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from relume.data.degradations.ranges import (
     log_uniform,
     normal,
     uniform,
+    within,
 )
 
 _BLOTCH = 12
@@ -43,18 +44,19 @@ class CameraNoiseConfig(SameSizeConfig):
     Attributes:
         strength: multiplies the noise's standard deviation.
         shot: light of one photon as a share of a full sensor, drawn by its logarithm: about 0.0003 at
-            ISO 100, 0.01 at ISO 3200 of a small sensor. The noise of reading follows from it.
-        red_gain: of the white balance, against green.
-        blue_gain: likewise.
-        blotches: strength of the wide colour noise, as a share of the finer.
+            ISO 100, 0.01 at ISO 3200 of a small sensor. At most 1. The noise of reading
+            follows from it.
+        red_gain: of the white balance, against green; 0.1 to 10.
+        blue_gain: likewise; 0.1 to 10.
+        blotches: strength of the wide colour noise, as a share of the finer; at most 10.
     """
 
     name: Literal["camera-noise"] = "camera-noise"
     strength: Strength = 1.0
-    shot: PositiveRange = (3e-4, 1.2e-2)
-    red_gain: PositiveRange = (1.9, 2.4)
-    blue_gain: PositiveRange = (1.5, 1.9)
-    blotches: NonNegativeRange = (0.0, 0.3)
+    shot: Annotated[PositiveRange, within(0, 1)] = (3e-4, 1.2e-2)
+    red_gain: Annotated[PositiveRange, within(0.1, 10)] = (1.9, 2.4)
+    blue_gain: Annotated[PositiveRange, within(0.1, 10)] = (1.5, 1.9)
+    blotches: Annotated[NonNegativeRange, within(0, 10)] = (0.0, 0.3)
 
     def damage(self) -> CameraNoise:
         return CameraNoise(self)

@@ -12,7 +12,7 @@ Shapes: C channels, H W.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from relume.data.degradations.base import each_picture
 from relume.data.degradations.depth_maps import Distant, DistantConfig
 from relume.data.degradations.fields import scene_distance
-from relume.data.degradations.ranges import NonNegativeRange, ShareRange, Strength, normal, uniform
+from relume.data.degradations.ranges import NonNegativeRange, ShareRange, Strength, normal, uniform, within
 
 _NEAREST = 0.15
 """Distance of the nearest point of an invented scene, where the farthest is at 1."""
@@ -31,16 +31,16 @@ class HazeConfig(DistantConfig):
 
     Attributes:
         strength: multiplies the density.
-        density: β, for distances of which the farthest is 1.
+        density: β, for distances of which the farthest is 1; at most 100.
         airlight: A, brightness of the air.
-        tint: how much the air's colours differ from each other, as a standard deviation.
+        tint: how much the air's colours differ from each other, as a standard deviation; at most 0.5.
     """
 
     name: Literal["haze"] = "haze"
     strength: Strength = 1.0
-    density: NonNegativeRange = (0.8, 2.2)
+    density: Annotated[NonNegativeRange, within(0, 100)] = (0.8, 2.2)
     airlight: ShareRange = (0.7, 0.95)
-    tint: NonNegativeRange = (0.0, 0.02)
+    tint: Annotated[NonNegativeRange, within(0, 0.5)] = (0.0, 0.02)
 
     def damage(self) -> Haze:
         """Return the degradation.

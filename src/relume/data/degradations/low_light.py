@@ -12,7 +12,7 @@ Shapes: C channels, H W.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from relume.data.degradations.ranges import (
     PositiveRange,
     Strength,
     uniform,
+    within,
 )
 
 
@@ -34,20 +35,20 @@ class LowLightConfig(SameSizeConfig):
     Attributes:
         strength: multiplies the stops, the cast and the noise's standard deviation, and is the exponent of
             the gamma.
-        stops: of exposure that are missing; each halves the light.
-        warmth: stops by which red gains on green and blue loses; negative for a cold cast.
-        gamma: of the tone curve on stored values; above 1 darkens.
-        shot: light of one photon as a share of a full sensor.
-        read: variance of the noise in the dark, of a full sensor's light squared.
+        stops: of exposure that are missing; each halves the light; at most 20.
+        warmth: stops by which red gains on green and blue loses; negative for a cold cast; -3 to 3.
+        gamma: of the tone curve on stored values; above 1 darkens; 0.1 to 10.
+        shot: light of one photon as a share of a full sensor; at most 1.
+        read: variance of the noise in the dark, of a full sensor's light squared; at most 1.
     """
 
     name: Literal["low-light"] = "low-light"
     strength: Strength = 1.0
-    stops: NonNegativeRange = (2.0, 4.5)
-    warmth: AnyRange = (-0.1, 0.35)
-    gamma: PositiveRange = (1.0, 1.2)
-    shot: NonNegativeRange = (1e-4, 1e-3)
-    read: NonNegativeRange = (2e-7, 4e-6)
+    stops: Annotated[NonNegativeRange, within(0, 20)] = (2.0, 4.5)
+    warmth: Annotated[AnyRange, within(-3, 3)] = (-0.1, 0.35)
+    gamma: Annotated[PositiveRange, within(0.1, 10)] = (1.0, 1.2)
+    shot: Annotated[NonNegativeRange, within(0, 1)] = (1e-4, 1e-3)
+    read: Annotated[NonNegativeRange, within(0, 1)] = (2e-7, 4e-6)
 
     def damage(self) -> LowLight:
         return LowLight(self)

@@ -17,7 +17,7 @@ Shapes: C channels, H W, h w the kernel's sides, P points of the path.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 from relume.data.degradations.base import SameSizeConfig, each_picture
 from relume.data.degradations.blur import convolve
 from relume.data.degradations.light import to_linear, to_stored
-from relume.data.degradations.ranges import PositiveRange, Share, Strength, normal, uniform
+from relume.data.degradations.ranges import PositiveRange, Share, Strength, normal, uniform, within
 
 _POINTS = 512
 
@@ -35,13 +35,13 @@ class MotionBlurConfig(SameSizeConfig):
 
     Attributes:
         strength: multiplies the length of the path.
-        length: of the path, in pixels.
+        length: of the path, in pixels; at most 500.
         shaken: how often the path is that of a trembling hand, 0..1; else it is straight.
     """
 
     name: Literal["motion-blur"] = "motion-blur"
     strength: Strength = 1.0
-    length: PositiveRange = (8.0, 30.0)
+    length: Annotated[PositiveRange, within(0, 500)] = (8.0, 30.0)
     shaken: Share = 0.6
 
     def damage(self) -> MotionBlur:

@@ -11,13 +11,13 @@ Shapes: C channels, H W size. Pictures are float32 0..1.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from relume.data.degradations.base import SameSizeConfig, each_picture
-from relume.data.degradations.ranges import NonNegativeRange, Share, uniform
+from relume.data.degradations.ranges import NonNegativeRange, Share, uniform, within
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -26,12 +26,12 @@ class NoiseConfig(SameSizeConfig):
     """Settings of plain Gaussian noise, as denoisers are trained with; clamped to 0..1.
 
     Attributes:
-        level: standard deviation, 8-bit levels.
+        level: standard deviation, 8-bit levels; at most 255.
         gray: probability that it is the same in every channel.
     """
 
     name: Literal["noise"] = "noise"
-    level: NonNegativeRange = (0, 55)
+    level: Annotated[NonNegativeRange, within(0, 255)] = (0, 55)
     gray: Share = 0.0
 
     def damage(self) -> Noise:

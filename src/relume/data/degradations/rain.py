@@ -16,10 +16,10 @@ Shapes: C channels, H W.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from relume.data.degradations.base import SameSizeConfig, each_picture
@@ -33,6 +33,7 @@ from relume.data.degradations.ranges import (
     Strength,
     normal,
     uniform,
+    within,
 )
 
 _KINDS = 3
@@ -47,27 +48,28 @@ class RainConfig(SameSizeConfig):
 
     Attributes:
         strength: multiplies the streaks' light and the veil's density.
-        density: streaks of the nearest layer in a megapixel; farther layers hold more.
-        length: of the nearest streaks, pixels.
-        width: of the nearest streaks, pixels.
-        slant: degrees from the vertical, positive when drops fall to the right.
-        spread: standard deviation of single streaks' slants, degrees.
+        density: streaks of the nearest layer in a megapixel; farther layers hold more; at most 100,000.
+        length: of the nearest streaks, pixels; at most 1,000.
+        width: of the nearest streaks, pixels; at most 100.
+        slant: degrees from the vertical, positive when drops fall to the right; -90 to 90.
+        spread: standard deviation of single streaks' slants, degrees; at most 90.
         brightness: of the nearest streaks.
-        layers: how many distances.
-        veil: density of what is too far to be seen singly; a share exp(-veil) of the picture passes.
+        layers: how many distances; 1 to 32.
+        veil: density of what is too far to be seen singly; a share exp(-veil) of the picture passes; at
+            most 10.
         composition: "additive" as the published sets have it, or "screen", which never whitens out.
     """
 
     name: Literal["rain"] = "rain"
     strength: Strength = 1.0
-    density: NonNegativeRange = (150.0, 700.0)
-    length: PositiveRange = (30.0, 90.0)
-    width: PositiveRange = (1.0, 2.4)
-    slant: AnyRange = (-25.0, 25.0)
-    spread: NonNegativeRange = (1.0, 4.0)
+    density: Annotated[NonNegativeRange, within(0, 100000)] = (150.0, 700.0)
+    length: Annotated[PositiveRange, within(0, 1000)] = (30.0, 90.0)
+    width: Annotated[PositiveRange, within(0, 100)] = (1.0, 2.4)
+    slant: Annotated[AnyRange, within(-90, 90)] = (-25.0, 25.0)
+    spread: Annotated[NonNegativeRange, within(0, 90)] = (1.0, 4.0)
     brightness: ShareRange = (0.3, 0.6)
-    layers: PositiveInt = 4
-    veil: NonNegativeRange = (0.0, 0.5)
+    layers: Annotated[int, Field(ge=1, le=32)] = 4
+    veil: Annotated[NonNegativeRange, within(0, 10)] = (0.0, 0.5)
     composition: Literal["additive", "screen"] = "additive"
 
     def damage(self) -> Rain:

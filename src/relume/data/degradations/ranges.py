@@ -21,7 +21,23 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-_Pair = (BeforeValidator(_as_pair), AfterValidator(_rising))
+def within(least: float, most: float) -> AfterValidator:
+    """Return what refuses a range that reaches beyond these: there it would be a slip, or take for ever."""
+
+    def check(value: tuple[float, float]) -> tuple[float, float]:
+        for end in value:
+            if end > most:
+                raise ValueError(f"{end:g} is too much; at most {most:g} is taken")
+            if end < least:
+                raise ValueError(f"{end:g} is too little; at least {least:g} is taken")
+        return value
+
+    return AfterValidator(check)
+
+
+one_for_both = BeforeValidator(_as_pair)
+"""Lets one number stand for a range of that alone."""
+_Pair = (one_for_both, AfterValidator(_rising))
 _NonNegative = Annotated[float, Field(ge=0)]
 _Positive = Annotated[float, Field(gt=0)]
 _Quality = Annotated[int, Field(ge=1, le=100)]
@@ -35,8 +51,8 @@ QualityRange = Annotated[tuple[_Quality, _Quality], *_Pair]
 ShareRange = Annotated[tuple[_Share, _Share], *_Pair]
 Share = _Share
 """One number 0..1."""
-Strength = _NonNegative
-"""How strong the damage is: 0 leaves the picture alone, 1 takes the settings as they stand."""
+Strength = Annotated[float, Field(ge=0, le=10)]
+"""How strong the damage is, up to 10: 0 leaves the picture alone, 1 takes the settings as they stand."""
 
 
 def uniform(bounds: tuple[float, float], random: torch.Generator) -> float:

@@ -13,7 +13,7 @@ Shapes: C channels, H W.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from relume.data.degradations.ranges import (
     ShareRange,
     Strength,
     uniform,
+    within,
 )
 
 _Shape = Literal["blob", "polygon", "foliage"]
@@ -47,7 +48,7 @@ class ShadowConfig(SameSizeConfig):
             or "foliage", with gaps of light.
         darkness: share of the light that the sun gave.
         blueness: how much bluer, and less red, the sky's light is.
-        penumbra: softness of the edge as a share of the picture's shorter side.
+        penumbra: softness of the edge as a share of the picture's shorter side; at most 0.25.
         area: of the shadow, as a share of the picture, about.
     """
 
@@ -56,7 +57,7 @@ class ShadowConfig(SameSizeConfig):
     shapes: tuple[_Shape, ...] = Field(("blob", "polygon", "foliage"), min_length=1)
     darkness: ShareRange = (0.5, 0.8)
     blueness: ShareRange = (0.0, 0.2)
-    penumbra: NonNegativeRange = (0.003, 0.012)
+    penumbra: Annotated[NonNegativeRange, within(0, 0.25)] = (0.003, 0.012)
     area: ShareRange = (0.2, 0.5)
 
     def damage(self) -> Shadow:

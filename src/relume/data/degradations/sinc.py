@@ -18,7 +18,7 @@ from torch import Tensor
 
 from relume.data.degradations.base import SameSizeConfig, each_picture
 from relume.data.degradations.blur import convolve
-from relume.data.degradations.ranges import PositiveRange, uniform
+from relume.data.degradations.ranges import PositiveRange, one_for_both, uniform
 
 _Side = Annotated[int, Field(ge=3, le=99)]
 
@@ -41,12 +41,12 @@ class SincConfig(SameSizeConfig):
     """Settings of ringing.
 
     Attributes:
-        size: smallest and largest side of the kernel, odd pixels; how far it rings.
+        size: smallest and largest side of the kernel, odd pixels, 3 to 99; how far it rings.
         cutoff: ωc, radians a pixel, up to π, which keeps nearly all; less is softer and rings wider.
     """
 
     name: Literal["sinc"] = "sinc"
-    size: Annotated[tuple[_Side, _Side], AfterValidator(_odd)] = (7, 21)
+    size: Annotated[tuple[_Side, _Side], one_for_both, AfterValidator(_odd)] = (7, 21)
     cutoff: Annotated[PositiveRange, AfterValidator(_reachable)] = (math.pi / 3, math.pi)
 
     def damage(self) -> Ringing:

@@ -14,11 +14,11 @@ Shapes: C channels, H W.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from relume.data.degradations.base import (
@@ -38,6 +38,7 @@ from relume.data.degradations.ranges import (
     Strength,
     normal,
     uniform,
+    within,
 )
 
 _KINDS = 3
@@ -49,26 +50,27 @@ class SnowConfig(SameSizeConfig):
 
     Attributes:
         strength: multiplies the flakes' opacity and the veil's density.
-        density: flakes of the nearest layer in a megapixel; farther layers hold more.
-        largest: radius of the nearest flakes, pixels.
-        smallest: radius of the farthest flakes, pixels.
+        density: flakes of the nearest layer in a megapixel; farther layers hold more; at most 10,000.
+        largest: radius of the nearest flakes, pixels; 0.1 to 50.
+        smallest: radius of the farthest flakes, pixels; 0.1 to 50.
         opacity: of flakes.
-        wind: degrees from the vertical to which they fall.
-        fall: way of a flake while the shutter is open, in its own diameters.
-        layers: how many distances.
-        veil: density of what is too far to be seen singly; a share exp(-veil) of the picture passes.
+        wind: degrees from the vertical to which they fall; -180 to 180.
+        fall: way of a flake while the shutter is open, in its own diameters; at most 10.
+        layers: how many distances; 1 to 32.
+        veil: density of what is too far to be seen singly; a share exp(-veil) of the picture passes; at
+            most 10.
     """
 
     name: Literal["snow"] = "snow"
     strength: Strength = 1.0
-    density: NonNegativeRange = (30.0, 120.0)
-    largest: PositiveRange = (5.0, 11.0)
-    smallest: PositiveRange = (0.8, 1.3)
+    density: Annotated[NonNegativeRange, within(0, 10000)] = (30.0, 120.0)
+    largest: Annotated[PositiveRange, within(0.1, 50)] = (5.0, 11.0)
+    smallest: Annotated[PositiveRange, within(0.1, 50)] = (0.8, 1.3)
     opacity: ShareRange = (0.6, 0.95)
-    wind: AnyRange = (-40.0, 40.0)
-    fall: NonNegativeRange = (0.2, 1.5)
-    layers: PositiveInt = 5
-    veil: NonNegativeRange = (0.05, 0.4)
+    wind: Annotated[AnyRange, within(-180, 180)] = (-40.0, 40.0)
+    fall: Annotated[NonNegativeRange, within(0, 10)] = (0.2, 1.5)
+    layers: Annotated[int, Field(ge=1, le=32)] = 5
+    veil: Annotated[NonNegativeRange, within(0, 10)] = (0.05, 0.4)
 
     def damage(self) -> Snow:
         return Snow(self)

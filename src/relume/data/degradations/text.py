@@ -9,12 +9,12 @@ Shapes: C channels, H W.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from relume.core.errors import ConfigError
@@ -23,11 +23,17 @@ from relume.data.degradations.base import (
     each_picture,
     picture_generator,
 )
-from relume.data.degradations.ranges import AnyRange, ShareRange, Strength, uniform
+from relume.data.degradations.ranges import AnyRange, ShareRange, Strength, uniform, within
 
 _Layout = Literal["caption", "watermark"]
 _INKS = ((255, 255, 255), (255, 255, 255), (255, 232, 70))
 """Of captions: mostly white, sometimes the subtitles' yellow."""
+
+_NO_LETTER = "\U0010ffff"
+"""What Unicode keeps from ever being a letter, so that every font draws its box for missing ones."""
+
+_LOOKED_AT = 40
+"""Size at which letters are told from that box, pixels."""
 
 
 class TextConfig(SameSizeConfig):
@@ -36,12 +42,12 @@ class TextConfig(SameSizeConfig):
     Attributes:
         strength: multiplies the opacity, which ends at 1.
         layouts: "caption", a line or more below with a dark outline; "watermark", repeated on a slant.
-        texts: what is written; one is drawn for each picture.
-        size: of letters as a share of the picture's shorter side.
+        texts: what is written, in letters that the font has; one is drawn for each picture.
+        size: of letters as a share of the picture's shorter side; 0.01 to 1.
         caption_opacity: of captions.
         watermark_opacity: of watermarks.
-        slant: of watermarks, degrees, positive when it rises.
-        font: a TrueType or OpenType file; None takes Pillow's own, which has Latin letters only.
+        slant: of watermarks, degrees, positive when it rises; -90 to 90.
+        font: a TrueType or OpenType file; None takes Pillow's own, which has those of English.
     """
 
     name: Literal["text"] = "text"
@@ -57,17 +63,24 @@ class TextConfig(SameSizeConfig):
         ),
         min_length=1,
     )
-    size: ShareRange = (0.04, 0.08)
+    size: Annotated[ShareRange, within(0.01, 1)] = (0.04, 0.08)
     caption_opacity: ShareRange = (0.85, 1.0)
     watermark_opacity: ShareRange = (0.2, 0.5)
-    slant: AnyRange = (15.0, 40.0)
+    slant: Annotated[AnyRange, within(-90, 90)] = (15.0, 40.0)
     font: Path | None = None
+
+    @field_validator("texts")
+    @classmethod
+    def _say_something(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(text.strip() for text in texts):
+            raise ValueError("a text is empty; give it letters, or leave it out")
+        return texts
 
     def damage(self) -> Text:
         """Return the degradation.
 
         Raises:
-            ConfigError: the font cannot be read.
+            ConfigError: the font cannot be read, or lacks a letter of the texts.
         """
         return Text(self)
 
@@ -79,7 +92,9 @@ class Text:
 
     def __init__(self, config: TextConfig) -> None:
         self.config = config
-        _font(config.font, 10)
+        font = _font(config.font, _LOOKED_AT)
+        for text in config.texts:
+            _refuse_missing(text, font, config.font)
 
     def __call__(self, high: Tensor, *, generator: torch.Generator) -> Tensor:
         return each_picture(high, generator, self._damage)
@@ -169,6 +184,25 @@ def _font(file: Path | None, size: int) -> ImageFont.FreeTypeFont | ImageFont.Im
         raise ConfigError(
             f"text.font: {file} cannot be read as a font ({error}); name a .ttf or .otf"
         ) from None
+
+
+def _refuse_missing(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, file: Path | None) -> None:
+    """Refuse letters in whose place a font draws a box.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        return  # Pillow's bitmap font, which refuses them itself
+    box = font.getmask(_NO_LETTER)
+    for letter in text:
+        drawn = font.getmask(letter)
+        if not letter.isspace() and (drawn.size, bytes(drawn)) == (box.size, bytes(box)):
+            whose = "Pillow's own font" if file is None else str(file)
+            raise ConfigError(
+                f"text.texts: {text!r} holds {letter!r}, which {whose} lacks; name a "
+                f"font that has it with text.font, or write without it"
+            )
 
 
 CONFIG = TextConfig

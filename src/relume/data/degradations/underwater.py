@@ -16,7 +16,7 @@ Shapes: C = 3 channels, H W.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ from relume.data.degradations.base import each_picture
 from relume.data.degradations.depth_maps import Distant, DistantConfig
 from relume.data.degradations.fields import scene_distance
 from relume.data.degradations.light import to_linear, to_stored
-from relume.data.degradations.ranges import NonNegativeRange, ShareRange, Strength, uniform
+from relume.data.degradations.ranges import NonNegativeRange, ShareRange, Strength, uniform, within
 
 Water = Literal["I", "IA", "IB", "II", "III", "1", "3", "5", "7", "9"]
 LEFT_PER_METRE: dict[Water, tuple[float, float, float]] = {
@@ -53,16 +53,16 @@ class UnderwaterConfig(DistantConfig):
     Attributes:
         strength: multiplies depth and distances.
         waters: classes of water by Jerlov, one drawn for each picture.
-        distance: of the scene's farthest point, metres.
-        depth: of camera and scene below the surface, metres.
+        distance: of the scene's farthest point, metres; at most 1,000.
+        depth: of camera and scene below the surface, metres; at most 1,000.
         scattered: L, linear brightness of endless water at the surface, in its clearest channel.
     """
 
     name: Literal["underwater"] = "underwater"
     strength: Strength = 1.0
     waters: tuple[Water, ...] = Field(("I", "IB", "II", "III", "1", "3", "5"), min_length=1)
-    distance: NonNegativeRange = (2.0, 8.0)
-    depth: NonNegativeRange = (1.0, 6.0)
+    distance: Annotated[NonNegativeRange, within(0, 1000)] = (2.0, 8.0)
+    depth: Annotated[NonNegativeRange, within(0, 1000)] = (1.0, 6.0)
     scattered: ShareRange = (0.25, 0.55)
 
     def damage(self) -> Underwater:

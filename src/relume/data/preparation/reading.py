@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from relume.core.files import reason
 from relume.core.pictures.contents import read_at
 from relume.data.degradations.base import Place, Size
 from relume.data.patches import PatchesConfig, too_small
-from relume.data.preparation.records import INDEX, PIECES, read_index
+from relume.data.preparation.records import INDEX, PIECES, Indexed, read_index
 from relume.nn.colour import gray_levels_of
 
 
@@ -77,9 +76,7 @@ class PieceList:
         """
         indices = {folder: read_index(folder) for folder in folders if folder.is_dir()}
         ready = {
-            folder: index
-            for folder, index in indices.items()
-            if index is not None and index["settings"]["form"] == "npy"
+            folder: index for folder, index in indices.items() if index is not None and index.form == "npy"
         }
         if not ready:
             return None
@@ -92,13 +89,13 @@ class PieceList:
         paths: list[Path] = []
         digest = hashlib.sha256()
         for folder, index in ready.items():
-            for row in index["photos"]:
-                for name in (row["pieces"] or {"files": []})["files"]:
+            for photo in index.photos:
+                for name in photo.files:
                     path = folder / PIECES / name
-                    found = _pieces(path, row, folder / INDEX)
+                    found = _pieces(path, photo, folder / INDEX)
                     pieces += found
                     paths.append(path)
-                    facts = (name, row["sha256"], row["pieces"]["places"], found[0].height, found[0].width)
+                    facts = (name, photo.sha256, photo.places, found[0].height, found[0].width)
                     digest.update(f"{facts}\n".encode(errors="surrogateescape"))
         if not pieces:
             raise DataError(f"{next(iter(ready))} holds no piece: every photo was refused; see its {INDEX}")
@@ -219,8 +216,8 @@ class PiecePatches(Dataset[Tensor]):
         return (patch.flip(2) if mirrored else patch).contiguous(), place
 
 
-def _pieces(path: Path, row: Mapping[str, Any], index: Path) -> list[Piece]:
-    """Return the pieces of a file by its header, and by the index's row of its photo.
+def _pieces(path: Path, photo: Indexed, index: Path) -> list[Piece]:
+    """Return the pieces of a file by its header, and by what the index tells of its photo.
 
     Raises:
         DataError: it is missing, cut short or of another kind, or not as the index says.
@@ -243,13 +240,13 @@ def _pieces(path: Path, row: Mapping[str, Any], index: Path) -> list[Piece]:
             f"{path} is missing, cut short or no file of pieces ({error}); run relume prepare again"
         ) from None
     count, height, width, channels = (int(size) for size in shape)
-    places = row["pieces"]["places"]
-    if count != len(places):
+    # A file of no piece is never written; the caller reads the first one's size.
+    if not count or count != len(photo.places):
         raise DataError(f"{path} is not as {index} says; run relume prepare again")
-    photo, size = Path(row["source"]), (int(row["height"]), int(row["width"]))
+    source, size = Path(photo.source), (photo.height, photo.width)
     return [
         Piece(
-            path, start + number * height * width * channels, height, width, channels, photo, size, top, left
+            path, start + number * height * width * channels, height, width, channels, source, size, top, left
         )
-        for number, (top, left) in enumerate(places)
+        for number, (top, left) in enumerate(photo.places)
     ]

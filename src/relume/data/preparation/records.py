@@ -217,27 +217,101 @@ def write_index(path: Path, settings: Mapping[str, Any], found: list[dict[str, A
     write_text(path, json.dumps({"format": FORMAT, "settings": dict(settings), "photos": found}, indent=1))
 
 
-def read_index(folder: Path) -> dict[str, Any] | None:
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What the index of a prepared folder tells of a photo that was cut.
+
+    Attributes:
+        source: as of `Photo`.
+        sha256: as of `Photo`.
+        height: of the photo, pixels.
+        width: of the photo, pixels.
+        files: as of `Cut`.
+        places: as of `Cut`.
+    """
+
+    source: str
+    sha256: str
+    height: int
+    width: int
+    files: list[str]
+    places: list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """What the index of a prepared folder tells a reader of its pieces.
+
+    Attributes:
+        form: as of `judging.PreparationConfig`.
+        photos: those that were cut, in the order of names.
+    """
+
+    form: str
+    photos: list[Indexed]
+
+
+def read_index(folder: Path) -> Index | None:
     """Return the index of a prepared folder, None where it is none.
 
+    A folder of photos may hold an `index.json` of its own: without our journal, only a number under
+    "format" makes it ours.
+
     Raises:
-        DataError: it is damaged or of another version.
+        DataError: it is damaged or of another version, or the preparation was not finished.
     """
     path = folder / INDEX
-    if not (folder / JOURNAL).exists() and not path.exists():
-        return None
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        ours = values["format"] == FORMAT
-    except FileNotFoundError:
+    journal = (folder / JOURNAL).exists()
+    if not path.is_file():
+        if not journal:
+            return None
         raise DataError(
             f"{folder} holds a preparation that was not finished; the same relume prepare goes on"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no index of relume prepare ({error}); prepare the photos anew") from None
-    if not ours:
+        )
+    values: object = None
+    problem = "it holds no JSON"
+    try:
+        values = json.loads(path.read_text())
+        problem = 'it holds no "format"'
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
+    except (ValueError, RecursionError):
+        pass
+    if not (isinstance(values, dict) and isinstance(values.get("format"), int)):
+        if not journal:
+            return None
+        raise _damaged(path, problem)
+    if values["format"] != FORMAT:
         raise DataError(f"{path} was written by another version of relume; prepare the photos anew")
-    return values
+    try:
+        form = _text(values["settings"]["form"])
+        return Index(form=form, photos=[_indexed(row) for row in values["photos"] if row["pieces"]])
+    except KeyError as error:
+        raise _damaged(path, f'it lacks "{error.args[0]}"') from None
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise _damaged(path, "a value is of another kind than is due") from None
+
+
+def _indexed(row: Mapping[str, Any]) -> Indexed:
+    pieces = row["pieces"]
+    return Indexed(
+        source=_text(row["source"]),
+        sha256=_text(row["sha256"]),
+        height=int(row["height"]),
+        width=int(row["width"]),
+        files=[_text(name) for name in pieces["files"]],
+        places=[[int(top), int(left)] for top, left in pieces["places"]],
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _damaged(path: Path, problem: str) -> DataError:
+    return DataError(f"{path} is damaged: {problem}; run relume prepare again")
 
 
 def write_table(path: Path, found: list[dict[str, Any]]) -> None:
@@ -246,7 +320,6 @@ def write_table(path: Path, found: list[dict[str, Any]]) -> None:
     Raises:
         RelumeError: another ending, or it cannot be written.
     """
-    check_table(path)
     if table_kind(path) == "json":
         text = json.dumps(found, indent=1)
     else:
@@ -256,12 +329,25 @@ def write_table(path: Path, found: list[dict[str, Any]]) -> None:
     write_text(path, text)
 
 
-def check_table(path: Path) -> None:
-    """Check that a table may have this name.
+def check_table(path: Path, *, output: Path | None = None) -> None:
+    """Check that a table may have this name; a table that is there already may be written anew.
+
+    Args:
+        path: of the table.
+        output: of the preparation that it is to tell of, made or not; None where it only looks.
 
     Raises:
-        RelumeError: it may not.
+        RelumeError: it may not, or it would take the place of a preparation's own files.
     """
     table_kind(path)
     if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir fails on a name too long
         raise RelumeError(f"{path}: the folder {path.parent} does not exist; create it or choose another")
+    place = path.resolve()
+    for folder in place.parents:
+        own = (output is not None and folder == output.resolve()) or (folder / JOURNAL).exists()
+        # Systems that take no note of capitals would write Index.JSON over the index.
+        if own and place.relative_to(folder).parts[0].lower() in (INDEX, PIECES):
+            raise RelumeError(
+                f"{path}: --report would write among the preparation's own files ({INDEX}, {PIECES}) in "
+                f"{folder}; choose another name"
+            )

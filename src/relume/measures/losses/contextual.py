@@ -16,10 +16,10 @@ authors do for shallow layers.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,12 +35,12 @@ class ContextualLossConfig(FeatureLossConfig):
 
     Attributes:
         bandwidth: h; the authors take 0.5 for texture and style, 0.1 for one picture's own statistics.
-        places: the most places that are compared.
+        places: the most places that are compared, 2 at least: one lies at the mean, and nothing is learnt.
     """
 
     name: Literal["contextual"] = "contextual"
     bandwidth: PositiveFloat = 0.5
-    places: PositiveInt = 1024
+    places: Annotated[int, Field(ge=2)] = 1024
 
     def build(self, load: LoadNetwork) -> Loss:
         """Return the loss.

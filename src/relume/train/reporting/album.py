@@ -1,6 +1,6 @@
 """Validation pictures over time, small enough to lie inside a page.
 
-Every picture is a sheet as `train.validation` saves it: bicubic, the network's output and the original
+Every picture is a sheet as `train.validation` saves it: bicubic or the input, the output, the original
 side by side.
 """
 
@@ -33,7 +33,8 @@ class Shot:
         step: of the training.
         sheet: the whole sheet, as a data address.
         size: width and height of `sheet`.
-        details: the middle of bicubic, output and original at their full size, as data addresses.
+        details: the middle of bicubic or the input, of output and original at their full size, as data
+            addresses.
     """
 
     step: int
@@ -75,8 +76,8 @@ def _shot(step: int, path: Path) -> Shot:
     if sheet.width > _SHEET_WIDTH:
         height = max(1, round(sheet.height * _SHEET_WIDTH / sheet.width))
         sheet = sheet.resize((_SHEET_WIDTH, height), Image.Resampling.LANCZOS)
-    bicubic, output, original = map(_address, details)
-    return Shot(step, _address(sheet), sheet.size, (bicubic, output, original))
+    plain, output, original = map(_address, details)
+    return Shot(step, _address(sheet), sheet.size, (plain, output, original))
 
 
 def _address(picture: Image.Image) -> str:

@@ -25,11 +25,11 @@ from relume.train.reporting.charts import COLOURS, Line, chart, refuse_missing
 from relume.train.reporting.dress import SCRIPT, STYLE
 from relume.train.reporting.markup import Markup, element, joined
 from relume.train.reporting.run import RunRecord, Weights, as_json
+from relume.train.validation import BASELINE
 
 _LOGARITHMIC = ("loss", "gradient", "learning_rate", "seconds")
 _TITLES = {"psnr": "psnr, dB", "seconds_per_step": "seconds per step",
            "data_share": "share of the time waiting for data"}  # fmt: skip
-_BASELINE = "_bicubic"
 _IN_A_STRIP = 4
 # What the header of weights may tell of the machine that trained them.
 _ENVIRONMENT = ("device", "processor", "gpu", "processes", "relume", "python", "torch")
@@ -92,7 +92,8 @@ def _told_apart(runs: Sequence[RunRecord]) -> list[str]:
 
 def _overview(runs: Sequence[RunRecord], names: Sequence[str]) -> Markup:
     now = time.time()
-    columns = ["run", "model", "how it ended", "time", "validation, last", "gain on bicubic", "best"]
+    plain = " or ".join(dict.fromkeys(run.plain for run in runs))
+    columns = ["run", "model", "how it ended", "time", "validation, last", f"gain on {plain}", "best"]
     rows = []
     for run, name in zip(runs, names, strict=True):
         progress = run.progress
@@ -116,7 +117,7 @@ def _last_validation(run: RunRecord) -> tuple[str, str]:
     if not points:
         return "none", ""
     step, value = points[-1]
-    baseline = run.validation.get(f"psnr{_BASELINE}")
+    baseline = run.validation.get(f"psnr{BASELINE}")
     if "psnr" not in run.validation:
         return f"{value:.4g} after step {step}", ""
     gain = f"{value - baseline[-1][1]:+.3f} dB" if baseline else ""
@@ -153,11 +154,11 @@ def _charts(runs: Sequence[RunRecord], names: Sequence[str], numbers: count[int]
             )
 
     measured = _names(run.validation for run in runs)
-    for name in (name for name in measured if not name.endswith(_BASELINE)):
+    for name in (name for name in measured if not name.endswith(BASELINE)):
         lines = _of_runs(name, [run.validation for run in runs], names)
         if len(runs) == 1:
             lines = [(f"validation, {name}", line) for _, line in lines]
-        add(name, lines + _baselines(name + _BASELINE, runs, names))
+        add(name, lines + _baselines(name + BASELINE, runs, names))
     logged = _names(run.curves for run in runs)
     partner, its_own = _partner(logged)
     parts = [name for name in logged if name not in its_own and not name.startswith(_OF_THE_LOOP)]
@@ -175,12 +176,15 @@ def _charts(runs: Sequence[RunRecord], names: Sequence[str], numbers: count[int]
 
 
 def _baselines(name: str, runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str, Line]]:
-    """Return bicubic's lines: one where all runs were measured on the same, else one a run."""
+    """Return the lines of what was compared with: one where all runs have the same, else one a run."""
     lines = _of_runs(name, [run.validation for run in runs], names)
-    if len({round(line.points[-1][1], 6) for _, line in lines}) > 1:
-        return [(f"bicubic, {label}", Line(line.points, line.colour, dashed=True)) for label, line in lines]
+    plain = {label: run.plain for run, label in zip(runs, names, strict=True)}
+    if len({(plain[label], round(line.points[-1][1], 6)) for label, line in lines}) > 1:
+        return [
+            (f"{plain[label]}, {label}", Line(line.points, line.colour, dashed=True)) for label, line in lines
+        ]
     longest = max(lines, key=lambda each: each[1].points[-1][0], default=None)
-    return [("bicubic", Line(longest[1].points, "#888888", dashed=True))] if longest else []
+    return [(plain[longest[0]], Line(longest[1].points, "#888888", dashed=True))] if longest else []
 
 
 def _partner(logged: Sequence[str]) -> tuple[str, list[str]]:
@@ -225,7 +229,7 @@ def _album(run: RunRecord, name: str) -> list[Markup]:
     for picture, series in run.pictures.items():
         found = shots(series, problems)
         if found:
-            parts += [element("h3", picture), _strip(found, run), _slider(found, picture)]
+            parts += [element("h3", picture), _strip(found, run), _slider(found, picture, run.plain)]
     parts += [element("p", problem, class_="problems") for problem in problems]
     if parts:
         parts.insert(0, element("h2", f"Pictures of {name}" if name else "Pictures"))
@@ -236,7 +240,7 @@ def _strip(found: list[Shot], run: RunRecord) -> Markup:
     of_set = dict(run.validation.get("psnr", []))
     found = spread(found, _IN_A_STRIP)
     figures = [(f"step {shot.step}" + _decibels(of_set.get(shot.step)), shot.details[1]) for shot in found]
-    cells = [("bicubic", found[-1].details[0]), *figures, ("original", found[-1].details[2])]
+    cells = [(run.plain, found[-1].details[0]), *figures, ("original", found[-1].details[2])]
     shown = [
         element("figure", element("img", src=address, alt=label), element("figcaption", label))
         for label, address in cells
@@ -248,7 +252,7 @@ def _decibels(value: float | None) -> str:
     return "" if value is None else f" (set: {value:.2f} dB)"
 
 
-def _slider(found: list[Shot], picture: str) -> Markup:
+def _slider(found: list[Shot], picture: str, plain: str) -> Markup:
     last = len(found) - 1
     slider = element("input", type="range", min=0, max=last, value=last, step=1, class_="hidden",
                      aria_label=f"step of {picture}")  # fmt: skip
@@ -257,7 +261,7 @@ def _slider(found: list[Shot], picture: str) -> Markup:
             "div",
             element("small", f"step {shot.step}"),
             element("img", src=shot.sheet, width=shot.size[0], height=shot.size[1],
-                    alt=f"{picture} after step {shot.step}: bicubic, output, original"),
+                    alt=f"{picture} after step {shot.step}: {plain}, output, original"),
             class_="shot",
         )
         for shot in found

@@ -7,7 +7,6 @@ what is missing or broken becomes a sentence, never an error.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from relume.core.catalogue import variants
 from relume.core.checkpoints import Header, read_header
 from relume.core.errors import DataError, RelumeError
-from relume.core.files import reason
-from relume.train.observers import LOG, read_log
+from relume.train.observers import LOG, is_figure, is_step, read_log
 from relume.train.state import FILE, Progress, read_progress
+from relume.train.validation import plain_name
 
 _PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d{7,12})\.png", re.DOTALL)
 _SECONDS_ALIVE = 600
@@ -74,6 +74,13 @@ class RunRecord:
         if self.progress is not None:
             return self.progress.recipe
         return next((dict(each.header.recipe) for each in self.weights if each.header.recipe), {})
+
+    @property
+    def plain(self) -> str:
+        """What its outputs are compared with, as `plain_name`; "bicubic", as logs say, for unknown models."""
+        variant = self.recipe.get("variant")
+        known = variants().get(variant) if isinstance(variant, str) else None
+        return plain_name(known.scale if known else None)
 
     @property
     def last_step(self) -> int:
@@ -159,7 +166,7 @@ def _progress(folder: Path, problems: list[str]) -> Progress | None:
         return None
     if progress is None:
         problems.append("No state is saved yet, so neither recipe nor the number of steps is known from it.")
-    elif not isinstance(cast(Any, progress.recipe), Mapping) or not _is_step(progress.step):
+    elif not isinstance(cast(Any, progress.recipe), Mapping) or not is_step(progress.step):
         problems.append("The state is damaged: it holds no recipe.")
         return None
     return progress
@@ -195,24 +202,10 @@ def _lines(log: Path, problems: list[str]) -> list[dict[str, Any]]:
         problems.append("There is no log.")
         return []
     try:
-        read = read_log(log)
-        total = sum(bool(text.strip()) for text in log.read_text().splitlines())
-    except (UnicodeDecodeError, RecursionError):
-        problems.append("The log is damaged: it is no text.")
+        lines = read_log(log, problems)
+    except RelumeError as error:
+        problems.append(f"{error}.")
         return []
-    except OSError as error:
-        problems.append(f"The log cannot be read: {reason(error)}.")
-        return []
-    lines = [line for line in read if isinstance(line, dict) and _is_step(line.get("step"))]
-    if total > len(read):
-        left = total - len(read)
-        problems.append(
-            "The last line of the log was cut short."
-            if left == 1
-            else f"The log is damaged in line {len(read) + 1}; the {left} lines from there on were left out."
-        )
-    if len(lines) < len(read):
-        problems.append(f"{len(read) - len(lines)} lines of the log name no step and were left out.")
     if not lines:
         problems.append("The log holds no figures yet.")
     return lines
@@ -240,14 +233,10 @@ def _fill_curves(record: RunRecord, lines: list[dict[str, Any]]) -> None:
 
 
 def _add(curves: dict[str, list[tuple[int, float]]], name: str, step: int, value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_figure(value):
         return False
     curves.setdefault(name, []).append((step, float(value)))
     return True
-
-
-def _is_step(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12
 
 
 def as_json(value: object) -> str:
