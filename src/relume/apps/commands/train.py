@@ -73,6 +73,7 @@ def train(
         from relume.recipes.reading import SUFFIXES, read_recipe, written
         from relume.recipes.runner import Run, find_recipe
         from relume.train.loop import RunStoppedError
+        from relume.train.validation import plain_name
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "yaml"):
             raise
@@ -106,7 +107,7 @@ def train(
         return
     folder = run or Path("runs") / name
     with progress_bar() as bar:
-        plain = "bicubic" if find_variant(recipe.variant).scale > 1 else "input"
+        plain = plain_name(find_variant(recipe.variant).scale)
         with _saying(where):
             prepared = Run(recipe, folder, command=_command(), observers=[_Console(bar, name, plain)])
         if prepared.done == recipe.steps and prepared.weights_path.exists():
