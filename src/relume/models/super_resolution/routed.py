@@ -27,12 +27,12 @@ pixels a side is the large network's own, at 0 the small one's.
 
 What it saves depends on the picture (`benchmarks/effort_curve.py`, docs/images/
 effort-curve.png; native engine, one thread, against cfsr-x4 alone). On large
-smooth photos much: effort 0.55 took 45 % of the time for 0.04 dB less on one that
-is mostly dark (a photo of the training, for want of others so large). On Set14
-and Urban100, small and full of texture, a mixture in proportion would do as well:
-0.5 takes 86 % and 93 % of the time for 0.14 and 0.11 dB less. Above 0.5 such
-pictures take longer than cfsr-x4 alone; effort 0, the small network, takes 17 % of
-the time and loses 0.4 to 0.55 dB.
+smooth photos much: effort 0.6 took 30 % of the time for 0.45 dB less on four of
+CelebA-HQ, where less of it hardly calls the large network. On Set14 and Urban100,
+small and full of texture, a mixture in proportion would do nearly as well: 0.5
+takes 80 % and 88 % of the time for 0.24 and 0.16 dB less. Above that such
+pictures take up to 16 % longer than cfsr-x4 alone; effort 0, the small network,
+takes 18 % of the time and loses 0.6 to 0.8 dB.
 
 Blocks are counted from the picture's corner, so tiles of a picture would be cut
 into other blocks than the whole: the reach is stated as unbounded, and the
