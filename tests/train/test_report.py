@@ -340,6 +340,13 @@ def test_text_that_no_file_can_hold_is_escaped():
     assert escaped("a\ud800\x00\u202e") == r"a\ud800\x00\u202e"
 
 
+def test_steps_are_whole_and_a_narrow_range_has_labels_too():
+    points = [(step, 0.06 + 0.003 * step) for step in range(1, 10)]
+    drawn = str(chart([Line(points=points, colour="#000000")], number=1, logarithmic=True))
+    labels = re.findall(r">([^<>]+)</text>", drawn)
+    assert labels == [*map(str, range(1, 10)), "step", "0.07", "0.08"]
+
+
 def test_values_at_or_below_nothing_are_no_error_on_a_logarithmic_chart():
     drawn = chart([Line([(1, 0.0), (2, -1.0)], "#000000")], number=1, logarithmic=True)
     assert drawn.startswith("<svg")

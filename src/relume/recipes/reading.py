@@ -55,8 +55,10 @@ def read_recipe(path: Path, *, budget: str | None = None) -> Recipe:
     variant = values.pop("variant", None)
     if not isinstance(variant, str):
         raise ConfigError(f"{path} names no variant; begin it with a line like: variant: cfsr-x2")
-    named = values.pop("budget", "cpu")
-    return find_recipe(variant, budget or str(named)).override(values, where=str(path))
+    named = values.pop("budget", None)
+    return find_recipe(variant, budget or ("cpu" if named is None else str(named))).override(
+        values, where=str(path)
+    )
 
 
 def written(recipe: Recipe) -> str:

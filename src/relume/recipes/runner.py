@@ -321,7 +321,7 @@ def _freeze(network: Network, beginnings: tuple[str, ...]) -> None:
         for value in named:
             value.requires_grad_(False)
     if not any(value.requires_grad for value in network.parameters()):
-        raise ConfigError(f"frozen: {', '.join(beginnings)} leave nothing to train")
+        raise ConfigError(f"frozen: {', '.join(map(repr, beginnings))} leave nothing to train")
 
 
 def _steps_done(folder: Path, resolved: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def chart(lines: Sequence[Line], *, number: int, logarithmic: bool = False) -> M
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     settings = {"svg.fonttype": "none", "svg.hashsalt": f"chart {number}", "text.parse_math": False,
                 "font.family": "sans-serif", "font.size": 9, "text.color": _INK, "axes.edgecolor": _INK,
@@ -83,15 +84,23 @@ def chart(lines: Sequence[Line], *, number: int, logarithmic: bool = False) -> M
             axes.set_yscale("log")
             # The usual labels are formulas, which need matplotlib's own fonts.
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            few = max(values) < 20 * min(values)
+            told = _told_digits(min(values), max(values))
             axes.yaxis.set_minor_formatter(
-                FuncFormatter(lambda value, _: f"{value:g}" if few and f"{value:e}"[0] in "235" else "")
+                FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in told else "")
             )
+        axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
         axes.grid(visible=True)
         axes.set_xlabel("step")
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_page(written.getvalue(), number)
+
+
+def _told_digits(least: float, most: float) -> str:
+    """Return first digits that are labelled between powers of ten: the fewer powers, the more of them."""
+    if math.floor(math.log10(most)) < math.ceil(math.log10(least)):
+        return "23456789"
+    return "235" if most < 20 * least else ""
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
