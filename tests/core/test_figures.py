@@ -52,5 +52,12 @@ def test_a_short_training_tells_how_its_network_differed():
 )
 def test_budgets_tell_how_much_of_them_was_run(device, steps, told):
     budgets = {"cpu": 12_000, "gpu": 40_000}
-    said = budgets_in_words(budgets, {"device": device, "of_steps": steps})
+    said = budgets_in_words("x", budgets, {"device": device, "of_steps": steps})
     assert said == f"budgets of its recipe: {told}"
+
+
+def test_earlier_trainings_of_the_same_variant_count_in_its_budget():
+    before = [{"variant": "y", "of_steps": 9000}, {"variant": "x", "of_steps": 5000}]
+    trained = {"device": "cpu", "of_steps": 4000, "before": before}
+    assert budgets_in_words("x", {"cpu": 12_000}, trained).endswith("(9,000 run)")
+    assert budgets_in_words("y", {"cpu": 12_000}, trained).endswith("(run whole)")

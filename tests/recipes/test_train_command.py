@@ -180,6 +180,14 @@ def test_weights_start_from_another_run(desk):
     )
     assert all((first[name] - second[name]).abs().max() < 1e-5 for name in first)
     assert after.trained["start_sha256"] == before.sha256
+    again = train(desk, "--data", "photos", *TINY, *SAVING, "--start", "second/cfsr-x2.safetensors", "--run",
+                  "third", "--set", "steps=1")  # fmt: skip
+    assert "100%" in again.stderr
+    third = read_checkpoint(desk / "third" / "cfsr-x2.safetensors")[0].trained
+    assert [(each["variant"], each["of_steps"], "--run" in each["command"]) for each in third["before"]] == [
+        (None, 60, False),  # so small a network is none of the variants
+        (None, 1, False),
+    ]
     # The same name with other weights behind it is another start.
     shutil.copy(desk / "second" / "cfsr-x2.safetensors", desk / "first.safetensors")
     refused = train(

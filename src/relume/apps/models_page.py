@@ -143,7 +143,7 @@ def _shipped(name: str, variant: Mapping[str, Any], claims: Sequence[Mapping[str
     given = "cube.mat" if variant["cubes"] else "photo.jpg"
     yield from ("```sh", f"relume upscale {given} -n {name}", "```", "")
     yield from _made("They were trained", variant, rows(claims, variant["measured"], name))
-    told = budgets_in_words(variant["budgets"], variant["trained"])
+    told = budgets_in_words(name, variant["budgets"], variant["trained"])
     yield from ("", f"{told[0].upper()}{told[1:]}.")
 
 
@@ -161,6 +161,10 @@ def _made(beginning: str, variant: Mapping[str, Any], known: Sequence[Row]) -> I
         f"{trained['hours']:.1f} h, seed {trained['seed']}), by"
     )
     yield from ("", "```sh", trained["command"], "```")
+    if before := trained.get("before"):
+        yield from ("", "The weights from which they went on came about by", "", "```sh")
+        yield from (each["command"] for each in before)
+        yield "```"
     if known:
         yield from ("", f"| set | {kind}s | bicubic | measured |{' claimed |' if claimed else ''}")
         yield "|---|---|---|---|" + ("---|" if claimed else "")

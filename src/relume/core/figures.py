@@ -97,19 +97,22 @@ def tried(variant: str, trained: Mapping[str, Any]) -> str:
     return f"{variant} with {changed}: {trained['parameters']:,} parameters" if changed else variant
 
 
-def budgets_in_words(budgets: Mapping[str, int], trained: Mapping[str, Any]) -> str:
+def budgets_in_words(variant: str, budgets: Mapping[str, int], trained: Mapping[str, Any]) -> str:
     """Return in a line how many steps each budget of a recipe has, and how many of them weights have taken.
 
     Args:
+        variant: the name of what was trained; steps of earlier trainings of the same count.
         budgets: steps by the budget's name.
         trained: what the catalogue has of the weights; a training on a CPU was one of the budget "cpu".
     """
     ran = "cpu" if trained["device"] == "cpu" else "gpu"
+    earlier = (each["of_steps"] for each in trained.get("before", ()) if each["variant"] == variant)
+    taken = trained["of_steps"] + sum(earlier)
     told = []
     for name, steps in budgets.items():
         share = "not run yet"
         if name == ran:
-            share = "run whole" if trained["of_steps"] >= steps else f"{trained['of_steps']:,} run"
+            share = "run whole" if taken >= steps else f"{taken:,} run"
         told.append(f"{name} {steps:,} steps ({share})")
     return f"budgets of its recipe: {', '.join(told)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from relume.models import zoo
 from relume.nn.network import Network, count_parameters
 from relume.recipes.base import Recipe
 
+_OF_EACH = ("of_steps", "pictures", "folders", "hours", "seed", "start", "command")
+"""What is kept of each earlier training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -28,6 +32,7 @@ class Origin:
         device: on which.
         processes: how many shared the work.
         photos: that were learnt from.
+        before: what `trainings_of` tells of the recipe's start.
         start_sha256: of the tensors of the recipe's start, where it is known.
         taken_over: share of the network's parameter tensors that came from the recipe's start.
         command: the command line that describes the run.
@@ -38,9 +43,22 @@ class Origin:
     device: torch.device
     processes: int
     photos: PhotoList | PieceList
+    before: Sequence[Mapping[str, Any]]
     start_sha256: str
     taken_over: float
     command: str
+
+
+def trainings_of(header: Header) -> list[dict[str, Any]]:
+    """Return by which trainings of ours weights came about, the first one first; empty of others' weights.
+
+    Of each its "variant", None where the network is none of them, and what `_OF_EACH` names.
+    """
+    trained = header.trained
+    if "command" not in trained:
+        return []
+    last = {name: trained[name] for name in _OF_EACH}
+    return [*trained.get("before", ()), {"variant": header.variant, **last}]
 
 
 def header_of(network: Network, recipe: Recipe, origin: Origin) -> Header:
@@ -75,6 +93,7 @@ def header_of(network: Network, recipe: Recipe, origin: Origin) -> Header:
             "seed": recipe.seed,
             "start": without_places(recipe.start),
             "start_sha256": origin.start_sha256 or None,
+            "before": [dict(each) for each in origin.before],
             "taken_over": round(origin.taken_over, 4),
             "parameters": count_parameters(network),
             "command": origin.command,

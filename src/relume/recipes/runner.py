@@ -29,7 +29,7 @@ from relume.models import zoo
 from relume.nn.network import Network
 from relume.nn.surgery import apply_steps
 from relume.recipes.base import Recipe
-from relume.recipes.provenance import Origin, header_of
+from relume.recipes.provenance import Origin, header_of, trainings_of
 from relume.train.demand import Timing, demand, memory_left, time_steps
 from relume.train.loop import Loop, Observer
 from relume.train.objectives.base import Classifying
@@ -125,11 +125,11 @@ class Run:
             self.photos = PieceList.find(recipe.data.folders) or PhotoList.find(
                 recipe.data.folders, cubes=contract.of_cubes
             )
-        source, self.start_sha256 = None, ""
+        source, self.start_sha256, self._before = None, "", list[dict[str, Any]]()
         if recipe.start is not None:
             with naming("start"):
                 source, header = zoo.load(recipe.start)
-            self.start_sha256 = header.sha256
+            self.start_sha256, self._before = header.sha256, trainings_of(header)
         # The photos and the weights to start from are part of what a run is, whatever their names:
         # going on with others would be another run.
         resolved = recipe.model_dump(mode="json")
@@ -270,6 +270,7 @@ class Run:
             processes=self.loop.accelerator.num_processes,
             photos=self.photos,
             taken_over=self.taken_over,
+            before=self._before,
             start_sha256=self.start_sha256,
             command=self.command,
         )

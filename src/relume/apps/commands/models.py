@@ -204,8 +204,9 @@ def _show_variant(variant: CatalogueVariant, system: System) -> None:
         out.print(f"  use it: relume upscale {given} -n {variant.name}")
         out.print(f"  weights: {variant.weights} {_trained(variant)}", markup=False)
         if "command" in variant.trained:
-            out.print(f"  made by: {variant.trained['command']}", markup=False)
-            out.print(f"  {budgets_in_words(variant.budgets, variant.trained)}", markup=False)
+            for number, each in enumerate((*variant.trained.get("before", ()), variant.trained)):
+                out.print(f"  {'then' if number else 'made'} by: {each['command']}", markup=False)
+            out.print(f"  {budgets_in_words(variant.name, variant.budgets, variant.trained)}", markup=False)
     elif variant.trained:
         network = tried(variant.name, variant.trained)
         out.print(f"  measured after a short training of {network}  {_trained(variant)}", markup=False)
