@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
+from PIL import Image
 from preparing import levels_of, reasons, run, save, scene
 from torch.nn import functional as F
 
@@ -106,6 +107,14 @@ def test_of_like_photos_the_largest_stays(tmp_path):
     save(tmp_path / "z.png", picture)
     save(tmp_path / "m.jpg", picture, quality=95)
     assert reasons(run(tmp_path)) == {"a.png": "is like z.png", "m.jpg": "is like z.png"}
+
+
+def test_of_like_photos_of_one_size_the_one_in_colour_stays(tmp_path):
+    picture = scene(1)
+    save(tmp_path / "z.jpg", picture, quality=95)
+    save(tmp_path / "a.png", picture)
+    Image.open(tmp_path / "a.png").convert("L").save(tmp_path / "a.png")
+    assert reasons(run(tmp_path)) == {"a.png": "is like z.jpg"}
 
 
 def test_pictures_of_a_test_set_are_held_back(photos, tmp_path):

@@ -26,6 +26,8 @@ Departs from the paper and its code:
   once a batch, and makes up for it by a pool of 180 older pairs; no pool is needed here.
 - The clean picture is not sharpened unless asked for: the authors sharpen targets too, and a degradation here
   makes the input alone.
+- Pictures are clamped after each filter and resizing. The code clamps after noise and before JPEG alone, so
+  that what bicubic and sinc overshoot by passes on to the steps between.
 - Resizing follows OpenCV's conventions as in `bsrgan`; PyTorch's "area" takes whole pixels only.
 - JPEG in PyTorch follows libjpeg where the authors' leaves out rounding, repeats chroma and fills with black.
 - Blocks of JPEG begin anywhere in a patch by a drawn offset, as in `bsrgan`; the authors cut 256 pixels out

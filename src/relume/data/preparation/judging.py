@@ -52,10 +52,15 @@ def judge(
         held_back: of test sets; photos that are the same or like one of these are refused.
     """
     reasons = {photo.source: why for photo in photos if (why := _alone(photo, config))}
-    # Of like photos the largest stays, then the one that was compressed least, then the first by name.
+    # Of like photos the largest stays, then one in colour, then the least compressed, then the first by name.
     best = sorted(
         (photo for photo in photos if photo.source not in reasons),
-        key=lambda photo: (-photo.height * photo.width, -(photo.quality or _UNCOMPRESSED), photo.source),
+        key=lambda photo: (
+            -photo.height * photo.width,
+            -photo.channels,
+            -(photo.quality or _UNCOMPRESSED),
+            photo.source,
+        ),
     )
     same = {photo.sha256: f"is in the set held back, as {photo.source}" for photo in held_back}
     left = []
