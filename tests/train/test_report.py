@@ -244,6 +244,7 @@ def test_a_run_that_was_stopped_says_where(run):
 def test_broken_weights_state_and_pictures_are_said(run):
     (run / "best.safetensors").write_bytes(b"no")
     (run / "state.safetensors").write_bytes(b"no")
+    (run / "earlier.safetensors").write_bytes(b"no")
     (run / "pictures" / "baby-0000008.png").write_bytes(b"no")
     broken = (run / "pictures" / "bird-0000008.png").read_bytes()
     (run / "pictures" / "bird-0000008.png").write_bytes(broken[:200])
@@ -251,6 +252,7 @@ def test_broken_weights_state_and_pictures_are_said(run):
     for expected in ("Weights cannot be read", "The state cannot be read", "baby-0000008.png is no PNG",
                      "bird-0000008.png cannot be read"):  # fmt: skip
         assert expected in text
+    assert "earlier.safetensors" not in text  # a state, no weights
 
 
 def test_a_hostile_run_injects_nothing(tmp_path):

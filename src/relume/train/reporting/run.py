@@ -18,7 +18,7 @@ from relume.core.catalogue import variants
 from relume.core.checkpoints import Header, read_header
 from relume.core.errors import DataError, RelumeError
 from relume.train.observers import LOG, is_figure, is_step, read_log
-from relume.train.state import FILE, Progress, read_progress
+from relume.train.state import EARLIER, FILE, Progress, read_progress
 from relume.train.validation import plain_name
 
 _PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d{7,12})\.png", re.DOTALL)
@@ -175,7 +175,7 @@ def _progress(folder: Path, problems: list[str]) -> Progress | None:
 def _weights(folder: Path, problems: list[str]) -> list[Weights]:
     found = []
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name == FILE or path.name.startswith("."):
+        if path.name in (FILE, EARLIER) or path.name.startswith("."):
             continue
         try:
             header = read_header(path)
