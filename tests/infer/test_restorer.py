@@ -180,19 +180,29 @@ def test_the_footprint_follows_the_activations():
 class Hungry:
     """Fails for want of memory on more pixels than it may take, as a GPU does."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, error: Exception | None = None) -> None:
         self.most, self.calls = most, 0
+        self.error = error or torch.OutOfMemoryError("out of memory")
 
     def __call__(self, low: Tensor) -> Tensor:
         self.calls += 1
         if low.shape[-1] * low.shape[-2] > self.most:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         return low.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-def test_tiles_are_halved_when_memory_runs_out():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("could not create a primitive"),
+    ],
+)
+def test_tiles_are_halved_when_memory_runs_out(error):
     low, told = torch.rand(1, 3, 150, 170), []
-    run = Hungry(60 * 60)
+    run = Hungry(60 * 60, error)
     tiler = Tiler(run, scale=2, tile=128, halo=3, say=told.append)
     strips = list(tiler.strips(lambda t, b, l, r: low[..., t:b, l:r], 150, 170))  # noqa: E741
     assert torch.equal(torch.cat(strips, -2), low.repeat_interleave(2, -1).repeat_interleave(2, -2))

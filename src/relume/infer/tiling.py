@@ -27,6 +27,13 @@ Window = Callable[[int, int, int, int], Tensor]
 SMALLEST = 16
 """Longest side, in input pixels, of tiles that are not cut smaller where memory runs out."""
 
+_NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory",
+    # oneDNN's, when memory ends while it prepares or runs a layer that had run on other sizes.
+    "could not create a primitive", "could not create a memory", "could not execute a primitive",
+)  # fmt: skip
+"""Words of PyTorch's errors by which it says that there is no memory left."""
+
 
 def run_tiled(
     run: Run, low: Tensor, *, scale: int, tile: int, halo: int, advance: Callable[[float], None] | None = None
@@ -191,7 +198,7 @@ class _Part:
 def ran_out_of_memory(error: Exception) -> bool:
     """Tell whether memory ran out; PyTorch says so on the CPU by a plain RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
+        words in str(error) for words in _NO_MEMORY
     )
 
 
