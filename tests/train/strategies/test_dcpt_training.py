@@ -60,7 +60,9 @@ def test_a_degradation_that_does_not_tell_is_refused_before_the_run(photos, tmp_
 def test_more_kinds_than_are_told_apart_are_refused_before_one_of_them_comes_up(photos, tmp_path):
     # Of this seed, the two patches that are tried are of other kinds than the fifth.
     more = ["noise", "haze", "low-light", "rain", "motion-blur"]
-    changes = {**PRETRAIN, "degradation": {"name": "one-of", "kinds": more}, "objective.kinds": 4, "seed": 4}
+    objective = {**PRETRAIN["objective"], "kinds": 4}
+    degradation = {"name": "one-of", "kinds": more}
+    changes = {**PRETRAIN, "degradation": degradation, "objective": objective, "seed": 4}
     with pytest.raises(ConfigError, match=r"objective\.kinds names 4 kinds, but the degradation has 5"):
         prepare(photos, tmp_path / "run", changes)
     assert not (tmp_path / "run").exists()
